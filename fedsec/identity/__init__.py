@@ -1,0 +1,1 @@
+"""Who is who: authorities, certificates, invites, signing keys. Bytes in, bytes out; no I/O."""

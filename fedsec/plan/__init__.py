@@ -1,0 +1,1 @@
+"""What is to be learned, by whom and how: `FederationPlan`, from TOML."""

@@ -1,0 +1,1 @@
+"""What can be learned: a model, data as tensors, a loss and metrics."""

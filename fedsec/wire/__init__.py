@@ -1,0 +1,1 @@
+"""What travels between processes and machines: codec, content, local sockets, the gate."""

@@ -1,0 +1,1 @@
+"""The coordinator: enrols nodes, runs plans, keeps models and the log."""
