@@ -1,0 +1,55 @@
+# `make demo` and `make test` do all their own set-up, in .venv. Needs Python >= 3.11 and make.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: help demo test check static doctest examples wheel proto bench clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(READY): pyproject.toml constraints.txt
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "fedsec needs Python >= 3.11; say which with: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "Setting up $(VENV) (once; a few minutes)"
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	@$(PIP) install -c constraints.txt hatchling editables
+	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[dev]'
+	@touch $@
+
+demo: $(READY)  ## a federation of ten nodes on this machine, from nothing to a trained model
+	@$(BIN)/fedsec demo
+
+test: $(READY)  ## every test
+	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+check: static doctest test examples wheel  ## all that CI runs
+
+static: $(READY)  ## lint, format, types, layers, security lint, generated code
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/bandit --quiet --recursive --configfile pyproject.toml fedsec server clients simulations
+	@PROTO_OUT=$$(mktemp -d) && BIN=$(BIN) sh proto/generate.sh "$$PROTO_OUT" && \
+	  diff -r --exclude=__pycache__ --exclude=__init__.py "$$PROTO_OUT" fedsec/wire/generated && rm -r "$$PROTO_OUT"
+
+doctest: $(READY)  ## the examples in docstrings
+	@$(BIN)/python -m pytest --quiet --doctest-modules --ignore=fedsec/wire/generated fedsec
+
+examples: $(READY)  ## what lies in examples/
+	@BIN=$(BIN) sh examples/run.sh
+
+wheel: $(READY)  ## the built wheel, installed in an empty environment
+	@BIN=$(BIN) sh .ci/wheel
+
+proto: $(READY)  ## generate fedsec/wire/generated from proto/
+	@BIN=$(BIN) sh proto/generate.sh fedsec/wire/generated
+
+bench: $(READY)  ## the measurements that the README quotes
+	@$(BIN)/python benchmarks/round_latency.py
+
+clean:  ## remove what was installed and built
+	@rm -rf $(VENV) dist build
