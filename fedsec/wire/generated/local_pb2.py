@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from fedsec.wire.generated import message_pb2 as fedsec_dot_v1_dot_message__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x66\x65\x64sec/v1/local.proto\x12\tfedsec.v1\x1a\x17\x66\x65\x64sec/v1/message.proto\"\x81\x02\n\x0bRunnerFrame\x12!\n\x05ready\x18\x01 \x01(\x0b\x32\x10.fedsec.v1.ReadyH\x00\x12(\n\task_nodes\x18\x02 \x01(\x0b\x32\x13.fedsec.v1.AskNodesH\x00\x12\x1f\n\x04push\x18\x03 \x01(\x0b\x32\x0f.fedsec.v1.PushH\x00\x12+\n\x06\x63\x61ncel\x18\x04 \x01(\x0b\x32\x19.fedsec.v1.CancelMessagesH\x00\x12&\n\x06record\x18\x05 \x01(\x0b\x32\x14.fedsec.v1.RunRecordH\x00\x12\'\n\x08\x66inished\x18\x06 \x01(\x0b\x32\x13.fedsec.v1.FinishedH\x00\x42\x06\n\x04kind\"\x07\n\x05Ready\"\x1b\n\x08\x41skNodes\x12\x0f\n\x07request\x18\x01 \x01(\x04\"R\n\x04Push\x12!\n\x06header\x18\x01 \x01(\x0b\x32\x11.fedsec.v1.Header\x12\x15\n\rbulk_attached\x18\x02 \x01(\x08\x12\x10\n\x08\x64\x65\x61\x64line\x18\x03 \x01(\x01\"$\n\x0e\x43\x61ncelMessages\x12\x12\n\nmessage_id\x18\x01 \x03(\t\".\n\tRunRecord\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65tail_json\x18\x02 \x01(\t\"&\n\x08\x46inished\x12\n\n\x02ok\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xa2\x01\n\nRunCommand\x12$\n\x05start\x18\x01 \x01(\x0b\x32\x13.fedsec.v1.RunStartH\x00\x12!\n\x05nodes\x18\x02 \x01(\x0b\x32\x10.fedsec.v1.NodesH\x00\x12\"\n\x05reply\x18\x03 \x01(\x0b\x32\x11.fedsec.v1.HeaderH\x00\x12\x1f\n\x04stop\x18\x04 \x01(\x0b\x32\x0f.fedsec.v1.StopH\x00\x42\x06\n\x04kind\"R\n\x08RunStart\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12\x0c\n\x04plan\x18\x02 \x01(\t\x12\x11\n\tdirectory\x18\x03 \x01(\t\x12\x15\n\rapp_directory\x18\x04 \x01(\t\";\n\x05Nodes\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12!\n\x04node\x18\x02 \x03(\x0b\x32\x13.fedsec.v1.NodeInfo\")\n\x08NodeInfo\x12\x0f\n\x07node_id\x18\x01 \x01(\x04\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x06\n\x04Stop\"\x84\x01\n\rWorkerCommand\x12\'\n\x05start\x18\x01 \x01(\x0b\x32\x16.fedsec.v1.WorkerStartH\x00\x12!\n\x04task\x18\x02 \x01(\x0b\x32\x11.fedsec.v1.HeaderH\x00\x12\x1f\n\x04stop\x18\x03 \x01(\x0b\x32\x0f.fedsec.v1.StopH\x00\x42\x06\n\x04kind\"l\n\x0bWorkerStart\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12\x0f\n\x07node_id\x18\x02 \x01(\x04\x12\x0c\n\x04plan\x18\x03 \x01(\t\x12\x15\n\rsettings_json\x18\x04 \x01(\t\x12\x17\n\x0fstate_directory\x18\x05 \x01(\t\"\x83\x01\n\x0bWorkerFrame\x12!\n\x05ready\x18\x01 \x01(\x0b\x32\x10.fedsec.v1.ReadyH\x00\x12%\n\x07refusal\x18\x02 \x01(\x0b\x32\x12.fedsec.v1.RefusalH\x00\x12\"\n\x05reply\x18\x03 \x01(\x0b\x32\x11.fedsec.v1.HeaderH\x00\x42\x06\n\x04kind\"\x19\n\x07Refusal\x12\x0e\n\x06reason\x18\x01 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x66\x65\x64sec/v1/local.proto\x12\tfedsec.v1\x1a\x17\x66\x65\x64sec/v1/message.proto\"\xd7\x01\n\x0bRunnerFrame\x12!\n\x05ready\x18\x01 \x01(\x0b\x32\x10.fedsec.v1.ReadyH\x00\x12\x1f\n\x04push\x18\x02 \x01(\x0b\x32\x0f.fedsec.v1.PushH\x00\x12+\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x19.fedsec.v1.CancelMessagesH\x00\x12&\n\x06record\x18\x04 \x01(\x0b\x32\x14.fedsec.v1.RunRecordH\x00\x12\'\n\x08\x66inished\x18\x05 \x01(\x0b\x32\x13.fedsec.v1.FinishedH\x00\x42\x06\n\x04kind\"\x07\n\x05Ready\"R\n\x04Push\x12!\n\x06header\x18\x01 \x01(\x0b\x32\x11.fedsec.v1.Header\x12\x15\n\rbulk_attached\x18\x02 \x01(\x08\x12\x10\n\x08\x64\x65\x61\x64line\x18\x03 \x01(\x01\"$\n\x0e\x43\x61ncelMessages\x12\x12\n\nmessage_id\x18\x01 \x03(\t\".\n\tRunRecord\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65tail_json\x18\x02 \x01(\t\"&\n\x08\x46inished\x12\n\n\x02ok\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xa2\x01\n\nRunCommand\x12$\n\x05start\x18\x01 \x01(\x0b\x32\x13.fedsec.v1.RunStartH\x00\x12!\n\x05nodes\x18\x02 \x01(\x0b\x32\x10.fedsec.v1.NodesH\x00\x12\"\n\x05reply\x18\x03 \x01(\x0b\x32\x11.fedsec.v1.HeaderH\x00\x12\x1f\n\x04stop\x18\x04 \x01(\x0b\x32\x0f.fedsec.v1.StopH\x00\x42\x06\n\x04kind\"_\n\x08RunStart\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12\x0c\n\x04plan\x18\x02 \x01(\t\x12\x11\n\tdirectory\x18\x03 \x01(\t\x12\x15\n\rapp_directory\x18\x04 \x01(\t\x12\x0b\n\x03\x61pp\x18\x05 \x01(\t\"z\n\x05Nodes\x12\"\n\x05ready\x18\x01 \x03(\x0b\x32\x13.fedsec.v1.NodeInfo\x12$\n\x07waiting\x18\x02 \x03(\x0b\x32\x13.fedsec.v1.NodeInfo\x12\'\n\x07refused\x18\x03 \x03(\x0b\x32\x16.fedsec.v1.NodeRefusal\"@\n\x0bNodeRefusal\x12!\n\x04node\x18\x01 \x01(\x0b\x32\x13.fedsec.v1.NodeInfo\x12\x0e\n\x06reason\x18\x02 \x01(\t\")\n\x08NodeInfo\x12\x0f\n\x07node_id\x18\x01 \x01(\x04\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x06\n\x04Stop\"\x84\x01\n\rWorkerCommand\x12\'\n\x05start\x18\x01 \x01(\x0b\x32\x16.fedsec.v1.WorkerStartH\x00\x12!\n\x04task\x18\x02 \x01(\x0b\x32\x11.fedsec.v1.HeaderH\x00\x12\x1f\n\x04stop\x18\x03 \x01(\x0b\x32\x0f.fedsec.v1.StopH\x00\x42\x06\n\x04kind\"l\n\x0bWorkerStart\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12\x0f\n\x07node_id\x18\x02 \x01(\x04\x12\x0c\n\x04plan\x18\x03 \x01(\t\x12\x15\n\rsettings_json\x18\x04 \x01(\t\x12\x17\n\x0fstate_directory\x18\x05 \x01(\t\"\x83\x01\n\x0bWorkerFrame\x12!\n\x05ready\x18\x01 \x01(\x0b\x32\x10.fedsec.v1.ReadyH\x00\x12%\n\x07refusal\x18\x02 \x01(\x0b\x32\x12.fedsec.v1.RefusalH\x00\x12\"\n\x05reply\x18\x03 \x01(\x0b\x32\x11.fedsec.v1.HeaderH\x00\x42\x06\n\x04kind\"\x19\n\x07Refusal\x12\x0e\n\x06reason\x18\x01 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,35 +33,35 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fedsec.wire.generated.local
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RUNNERFRAME']._serialized_start=62
-  _globals['_RUNNERFRAME']._serialized_end=319
-  _globals['_READY']._serialized_start=321
-  _globals['_READY']._serialized_end=328
-  _globals['_ASKNODES']._serialized_start=330
-  _globals['_ASKNODES']._serialized_end=357
-  _globals['_PUSH']._serialized_start=359
-  _globals['_PUSH']._serialized_end=441
-  _globals['_CANCELMESSAGES']._serialized_start=443
-  _globals['_CANCELMESSAGES']._serialized_end=479
-  _globals['_RUNRECORD']._serialized_start=481
-  _globals['_RUNRECORD']._serialized_end=527
-  _globals['_FINISHED']._serialized_start=529
-  _globals['_FINISHED']._serialized_end=567
-  _globals['_RUNCOMMAND']._serialized_start=570
-  _globals['_RUNCOMMAND']._serialized_end=732
-  _globals['_RUNSTART']._serialized_start=734
-  _globals['_RUNSTART']._serialized_end=816
-  _globals['_NODES']._serialized_start=818
-  _globals['_NODES']._serialized_end=877
-  _globals['_NODEINFO']._serialized_start=879
-  _globals['_NODEINFO']._serialized_end=920
-  _globals['_STOP']._serialized_start=922
-  _globals['_STOP']._serialized_end=928
-  _globals['_WORKERCOMMAND']._serialized_start=931
-  _globals['_WORKERCOMMAND']._serialized_end=1063
-  _globals['_WORKERSTART']._serialized_start=1065
-  _globals['_WORKERSTART']._serialized_end=1173
-  _globals['_WORKERFRAME']._serialized_start=1176
-  _globals['_WORKERFRAME']._serialized_end=1307
-  _globals['_REFUSAL']._serialized_start=1309
-  _globals['_REFUSAL']._serialized_end=1334
+  _globals['_RUNNERFRAME']._serialized_end=277
+  _globals['_READY']._serialized_start=279
+  _globals['_READY']._serialized_end=286
+  _globals['_PUSH']._serialized_start=288
+  _globals['_PUSH']._serialized_end=370
+  _globals['_CANCELMESSAGES']._serialized_start=372
+  _globals['_CANCELMESSAGES']._serialized_end=408
+  _globals['_RUNRECORD']._serialized_start=410
+  _globals['_RUNRECORD']._serialized_end=456
+  _globals['_FINISHED']._serialized_start=458
+  _globals['_FINISHED']._serialized_end=496
+  _globals['_RUNCOMMAND']._serialized_start=499
+  _globals['_RUNCOMMAND']._serialized_end=661
+  _globals['_RUNSTART']._serialized_start=663
+  _globals['_RUNSTART']._serialized_end=758
+  _globals['_NODES']._serialized_start=760
+  _globals['_NODES']._serialized_end=882
+  _globals['_NODEREFUSAL']._serialized_start=884
+  _globals['_NODEREFUSAL']._serialized_end=948
+  _globals['_NODEINFO']._serialized_start=950
+  _globals['_NODEINFO']._serialized_end=991
+  _globals['_STOP']._serialized_start=993
+  _globals['_STOP']._serialized_end=999
+  _globals['_WORKERCOMMAND']._serialized_start=1002
+  _globals['_WORKERCOMMAND']._serialized_end=1134
+  _globals['_WORKERSTART']._serialized_start=1136
+  _globals['_WORKERSTART']._serialized_end=1244
+  _globals['_WORKERFRAME']._serialized_start=1247
+  _globals['_WORKERFRAME']._serialized_end=1378
+  _globals['_REFUSAL']._serialized_start=1380
+  _globals['_REFUSAL']._serialized_end=1405
 # @@protoc_insertion_point(module_scope)

@@ -28,17 +28,14 @@ class RunnerFrame(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     READY_FIELD_NUMBER: _builtins.int
-    ASK_NODES_FIELD_NUMBER: _builtins.int
     PUSH_FIELD_NUMBER: _builtins.int
     CANCEL_FIELD_NUMBER: _builtins.int
     RECORD_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def ready(self) -> Global___Ready:
-        """the app is loaded"""
+        """the app is loaded and enough nodes are there"""
 
-    @_builtins.property
-    def ask_nodes(self) -> Global___AskNodes: ...
     @_builtins.property
     def push(self) -> Global___Push: ...
     @_builtins.property
@@ -53,17 +50,16 @@ class RunnerFrame(_message.Message):
         self,
         *,
         ready: Global___Ready | None = ...,
-        ask_nodes: Global___AskNodes | None = ...,
         push: Global___Push | None = ...,
         cancel: Global___CancelMessages | None = ...,
         record: Global___RunRecord | None = ...,
         finished: Global___Finished | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ask_nodes", b"ask_nodes", "cancel", b"cancel", "finished", b"finished", "kind", b"kind", "push", b"push", "ready", b"ready", "record", b"record"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "finished", b"finished", "kind", b"kind", "push", b"push", "ready", b"ready", "record", b"record"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ask_nodes", b"ask_nodes", "cancel", b"cancel", "finished", b"finished", "kind", b"kind", "push", b"push", "ready", b"ready", "record", b"record"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "finished", b"finished", "kind", b"kind", "push", b"push", "ready", b"ready", "record", b"record"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["ready", "ask_nodes", "push", "cancel", "record", "finished"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["ready", "push", "cancel", "record", "finished"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -83,25 +79,6 @@ class Ready(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Ready: _TypeAlias = Ready  # noqa: Y015
-
-@_typing.final
-class AskNodes(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    REQUEST_FIELD_NUMBER: _builtins.int
-    request: _builtins.int
-    def __init__(
-        self,
-        *,
-        request: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___AskNodes: _TypeAlias = AskNodes  # noqa: Y015
 
 @_typing.final
 class Push(_message.Message):
@@ -242,11 +219,14 @@ class RunStart(_message.Message):
     PLAN_FIELD_NUMBER: _builtins.int
     DIRECTORY_FIELD_NUMBER: _builtins.int
     APP_DIRECTORY_FIELD_NUMBER: _builtins.int
+    APP_FIELD_NUMBER: _builtins.int
     run_id: _builtins.int
     plan: _builtins.str
     directory: _builtins.str
     app_directory: _builtins.str
     """of a Flower app; empty for an importable one"""
+    app: _builtins.str
+    """"module:attribute"; empty: as the directory's pyproject.toml says"""
     def __init__(
         self,
         *,
@@ -254,10 +234,11 @@ class RunStart(_message.Message):
         plan: _builtins.str = ...,
         directory: _builtins.str = ...,
         app_directory: _builtins.str = ...,
+        app: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_directory", b"app_directory", "directory", b"directory", "plan", b"plan", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "app_directory", b"app_directory", "directory", b"directory", "plan", b"plan", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -265,26 +246,62 @@ Global___RunStart: _TypeAlias = RunStart  # noqa: Y015
 
 @_typing.final
 class Nodes(_message.Message):
+    """Pushed at every change, so that the run process never has to ask."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_FIELD_NUMBER: _builtins.int
-    NODE_FIELD_NUMBER: _builtins.int
-    request: _builtins.int
+    READY_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def node(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeInfo]: ...
+    def ready(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeInfo]:
+        """connected, and accepted the run"""
+
+    @_builtins.property
+    def waiting(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeInfo]:
+        """connected, and has not answered the offer yet"""
+
+    @_builtins.property
+    def refused(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeRefusal]:
+        """connected, and refused the run"""
+
     def __init__(
         self,
         *,
-        request: _builtins.int = ...,
-        node: _abc.Iterable[Global___NodeInfo] | None = ...,
+        ready: _abc.Iterable[Global___NodeInfo] | None = ...,
+        waiting: _abc.Iterable[Global___NodeInfo] | None = ...,
+        refused: _abc.Iterable[Global___NodeRefusal] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "request", b"request"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ready", b"ready", "refused", b"refused", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Nodes: _TypeAlias = Nodes  # noqa: Y015
+
+@_typing.final
+class NodeRefusal(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    @_builtins.property
+    def node(self) -> Global___NodeInfo: ...
+    def __init__(
+        self,
+        *,
+        node: Global___NodeInfo | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["node", b"node"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeRefusal: _TypeAlias = NodeRefusal  # noqa: Y015
 
 @_typing.final
 class NodeInfo(_message.Message):

@@ -293,6 +293,7 @@ class ScalarEntry(_message.Message):
     OCTETS_LIST_FIELD_NUMBER: _builtins.int
     TRUTHS_FIELD_NUMBER: _builtins.int
     UNSIGNED_FIELD_NUMBER: _builtins.int
+    UNSIGNEDS_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     integer: _builtins.int
     real: _builtins.float
@@ -311,6 +312,10 @@ class ScalarEntry(_message.Message):
     def octets_list(self) -> Global___OctetsList: ...
     @_builtins.property
     def truths(self) -> Global___TruthList: ...
+    @_builtins.property
+    def unsigneds(self) -> Global___UnsignedList:
+        """integers >= 0, one of them at least 2^63"""
+
     def __init__(
         self,
         *,
@@ -326,12 +331,13 @@ class ScalarEntry(_message.Message):
         octets_list: Global___OctetsList | None = ...,
         truths: Global___TruthList | None = ...,
         unsigned: _builtins.int = ...,
+        unsigneds: Global___UnsignedList | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["integer", b"integer", "integers", b"integers", "octets", b"octets", "octets_list", b"octets_list", "real", b"real", "reals", b"reals", "text", b"text", "texts", b"texts", "truth", b"truth", "truths", b"truths", "unsigned", b"unsigned", "value", b"value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["integer", b"integer", "integers", b"integers", "octets", b"octets", "octets_list", b"octets_list", "real", b"real", "reals", b"reals", "text", b"text", "texts", b"texts", "truth", b"truth", "truths", b"truths", "unsigned", b"unsigned", "unsigneds", b"unsigneds", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["integer", b"integer", "integers", b"integers", "key", b"key", "octets", b"octets", "octets_list", b"octets_list", "real", b"real", "reals", b"reals", "text", b"text", "texts", b"texts", "truth", b"truth", "truths", b"truths", "unsigned", b"unsigned", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["integer", b"integer", "integers", b"integers", "key", b"key", "octets", b"octets", "octets_list", b"octets_list", "real", b"real", "reals", b"reals", "text", b"text", "texts", b"texts", "truth", b"truth", "truths", b"truths", "unsigned", b"unsigned", "unsigneds", b"unsigneds", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_value: _TypeAlias = _typing.Literal["integer", "real", "text", "octets", "truth", "integers", "reals", "texts", "octets_list", "truths", "unsigned"]  # noqa: Y015
+    _WhichOneofReturnType_value: _TypeAlias = _typing.Literal["integer", "real", "text", "octets", "truth", "integers", "reals", "texts", "octets_list", "truths", "unsigned", "unsigneds"]  # noqa: Y015
     _WhichOneofArgType_value: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_value) -> _WhichOneofReturnType_value | None: ...
 
@@ -356,6 +362,26 @@ class IntegerList(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___IntegerList: _TypeAlias = IntegerList  # noqa: Y015
+
+@_typing.final
+class UnsignedList(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEM_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def item(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        item: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["item", b"item"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnsignedList: _TypeAlias = UnsignedList  # noqa: Y015
 
 @_typing.final
 class RealList(_message.Message):

@@ -1,0 +1,368 @@
+"""Messages of Flower's survive the wire; what is shared is written once; nothing bad gets through."""
+
+import copy
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.app import Metadata as FlowerMetadata
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedsec import flwr_compat
+from fedsec.errors import ProtocolError
+from fedsec.wire import blobs, codec, headers
+from fedsec.wire.blobs import Blob
+from fedsec.wire.codec import Encoder, decode, encode
+from fedsec.wire.content import CHUNK_BYTES, Manifest
+from fedsec.wire.generated import message_pb2 as pb
+from fedsec.wire.records import Limits
+
+RUN, NODE = 7, 1 << 63
+
+
+@pytest.fixture(autouse=True)
+def _coordinator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gives the process an identity, and takes it back."""
+    identity = flwr_compat.TaskIdentity
+    for name in ("_run_id", "_node_id", "_task_id"):
+        monkeypatch.setattr(identity, name, getattr(identity, name))
+    flwr_compat.become(RUN, headers.COORDINATOR_NODE_ID, 3)
+
+
+def weights(size: int = 1000, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(size).astype(np.float32)
+
+
+def content(size: int = 1000) -> RecordDict:
+    return RecordDict(
+        {
+            "arrays": ArrayRecord([weights(size), np.zeros((0, 3))]),
+            "config": ConfigRecord({"lr": 0.1, "server-round": 3}),
+            "metrics": MetricRecord({"loss": float("nan"), "steps": [1, 2]}),
+        }
+    )
+
+
+def instruction(records: RecordDict | None = None, **changes: object) -> Message:
+    options = {"dst_node_id": NODE, "message_type": "train", "group_id": "3", "ttl": 60.0}
+    return Message(records if records is not None else content(), **{**options, **changes})
+
+
+def through(message: Message, limits: Limits = codec.LIMITS) -> Message:
+    """Sends a message over the wire, by bytes and a descriptor."""
+    header, blob = encode(message, limits)
+    wire = headers.parse_header(header.SerializeToString())
+    if blob is None:
+        return decode(wire, None, limits=limits)
+    with blob, Blob.adopt(blob.duplicate_fd(), wire.bulk.length) as arrived:
+        return decode(wire, arrived.view(), limits=limits)
+
+
+def data_of(message: Message) -> list[bytes]:
+    return [
+        array.data for record in message.content.array_records.values() for array in record.values()
+    ]
+
+
+def metadata_of(message: Message) -> dict[str, object]:
+    return {
+        name: value
+        for name, value in message.metadata.__dict__.items()
+        if name not in {"_message_id", "_delivered_at"}
+    }
+
+
+def same_metadata(one: Message, other: Message) -> bool:
+    return metadata_of(one) == metadata_of(other)
+
+
+def open_fds() -> int:
+    gc.collect()
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_an_instruction_and_its_answer_go_there_and_back() -> None:
+    asked = instruction()
+    arrived = through(asked)
+    assert same_metadata(arrived, asked)
+    assert len(arrived.metadata.message_id) == 32
+    assert data_of(arrived) == data_of(asked)
+    assert arrived.content["config"] == asked.content["config"]
+
+    flwr_compat.become(RUN, NODE, 9)
+    answer = Message(content(50), reply_to=arrived)
+    back = through(answer)
+    assert same_metadata(back, answer)
+    assert back.metadata.reply_to_message_id == arrived.metadata.message_id
+    assert (back.metadata.src_node_id, back.metadata.dst_node_id) == (NODE, 1)
+    assert (back.metadata.src_task_id, back.metadata.dst_task_id) == (None, 3)
+    assert back.metadata.group_id == "3"
+
+
+@given(
+    st.builds(
+        flwr_compat.Envelope,
+        message_id=st.sampled_from(["0" * 32, "0123456789abcdef" * 2]),
+        reply_to=st.sampled_from(["", "f" * 32]),
+        run_id=st.integers(0, (1 << 64) - 1),
+        src_node_id=st.integers(0, (1 << 64) - 1),
+        dst_node_id=st.integers(0, (1 << 64) - 1),
+        group_id=st.text(max_size=256),
+        created_at=st.floats(0, 1e11),
+        ttl=st.floats(-1e10, 1e10),
+        message_type=st.sampled_from(["train", "evaluate.b", "query.été", "get_properties"]),
+        src_task_id=st.none() | st.integers(0, (1 << 64) - 1),
+        dst_task_id=st.none() | st.integers(0, (1 << 64) - 1),
+    ),
+    st.one_of(
+        st.just(RecordDict()),
+        st.just(RecordDict({"c": ConfigRecord({"k": 1})})),
+        st.builds(Error, st.integers(0, 1 << 31), st.none() | st.text(min_size=1)),
+    ),
+)
+def test_all_metadata_comes_through(
+    envelope: flwr_compat.Envelope, what: RecordDict | Error
+) -> None:
+    message = flwr_compat.make_message(envelope, what)
+    back = through(message)
+    assert flwr_compat.envelope(back) == envelope
+    assert isinstance(back.metadata, FlowerMetadata)
+    if isinstance(what, Error):
+        assert back.error == what
+    else:
+        assert back.content == what
+
+
+def test_a_long_traceback_is_cut_in_front() -> None:
+    error = Message(
+        Error(2, "x" * 50_000 + "\ud800 KeyError: the cause"), reply_to=through(instruction())
+    )
+    back = through(error)
+    assert back.error.code == 2
+    assert back.error.reason is not None
+    assert back.error.reason.endswith(" KeyError: the cause")
+    assert len(back.error.reason.encode()) <= headers.MAX_REASON
+
+
+@pytest.mark.parametrize("length", [CHUNK_BYTES // 4, CHUNK_BYTES // 4 + 1, 3 * CHUNK_BYTES // 4])
+def test_content_of_whole_and_broken_chunks(length: int) -> None:
+    message = instruction(content(length))
+    assert data_of(through(message)) == data_of(message)
+
+
+def test_a_large_skeleton_goes_to_the_tail_of_the_bulk() -> None:
+    records = content(10)
+    records["big"] = ConfigRecord({"blob": bytes(range(256)) * 256})
+    header, blob = encode(instruction(records))
+    assert blob is not None
+    assert header.skeleton == b""
+    assert header.skeleton_tail == blob.length - 40 > 1 << 16
+    assert decode(header, blob.view()).content["big"] == records["big"]
+    blob.close()
+
+    inline, nothing = encode(instruction(RecordDict({"c": ConfigRecord({"k": b"x" * 60_000})})))
+    assert nothing is None
+    assert not inline.HasField("bulk")
+    assert len(inline.skeleton) > 60_000
+
+
+def test_a_tail_without_arrays() -> None:
+    records = RecordDict({"c": ConfigRecord({"k": b"x" * 70_000})})
+    assert through(instruction(records)).content == records
+
+
+def test_the_same_content_is_written_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = []
+    monkeypatch.setattr(
+        blobs,
+        "_write_all",
+        lambda fd, parts, real=blobs._write_all: written.append(fd) or real(fd, parts),
+    )
+    records = content()
+    encoded = Encoder().encode_many(instruction(records, dst_node_id=node) for node in range(2, 9))
+    assert len(written) == 1
+    assert len({id(blob) for _, blob in encoded}) == 1
+    assert len({header.message_id for header, _ in encoded}) == 7
+    assert len({header.bulk.SerializeToString() for header, _ in encoded}) == 1
+    for header, blob in encoded:
+        assert blob is not None
+        assert data_of(decode(header, blob.view())) == data_of(instruction(records))
+
+
+def test_shared_arrays_are_written_once_though_configs_differ() -> None:
+    arrays = ArrayRecord([weights()])
+    messages = [
+        instruction(
+            RecordDict({"arrays": arrays, "config": ConfigRecord({"node": node})}), dst_node_id=node
+        )
+        for node in range(2, 6)
+    ]
+    # a copy has other objects, but Python shares what cannot change: the data
+    messages.append(copy.deepcopy(messages[0]))
+    messages.append(instruction(RecordDict({"other name": arrays})))
+    encoded = Encoder().encode_many(messages)
+    assert len({id(blob) for _, blob in encoded}) == 1
+    for (header, blob), message in zip(encoded, messages, strict=True):
+        assert blob is not None
+        assert decode(header, blob.view()).content == message.content
+
+
+def test_other_arrays_or_another_tail_are_written_apart() -> None:
+    arrays = ArrayRecord([weights()])
+    big = [bytes([n]) * 70_000 for n in range(2)]
+    records = [
+        RecordDict({"a": arrays}),
+        RecordDict({"a": ArrayRecord([weights()])}),  # equal, but another object
+        RecordDict({"a": arrays, "c": ConfigRecord({"k": big[0]})}),
+        RecordDict({"a": arrays, "c": ConfigRecord({"k": big[1]})}),
+        RecordDict({"a": arrays, "c": ConfigRecord({"k": bytes(big[1])})}),
+        RecordDict({"a": ArrayRecord({"x": arrays["0"], "y": arrays["0"]})}),
+    ]
+    encoded = Encoder().encode_many([instruction(one) for one in records])
+    assert len({id(blob) for _, blob in encoded}) == 5
+    assert encoded[0][0].bulk == encoded[1][0].bulk  # the same bytes have the same name
+    for (header, blob), one in zip(encoded, records, strict=True):
+        assert blob is not None
+        assert decode(header, blob.view()).content == one
+
+
+def test_every_node_gets_its_own_copy() -> None:
+    header, blob = encode(instruction())
+    assert blob is not None
+    one, other = decode(header, blob.view()), decode(header, blob.view())
+    del one.content["config"]
+    one.content.array_records["arrays"]["0"].data = b""
+    assert other.content["config"] == content()["config"]
+    assert data_of(other) == data_of(instruction())
+    blob.close()
+    assert data_of(other) == data_of(instruction())  # nothing refers to the blob any more
+
+
+def test_encoding_changes_nothing_and_keeps_an_id() -> None:
+    message = instruction()
+    header, _ = encode(message)
+    assert message.metadata.message_id == ""
+    flwr_compat.set_message_id(message, header.message_id)
+    assert encode(message)[0].message_id == header.message_id
+
+
+def test_a_failure_in_the_middle_leaves_nothing_open() -> None:
+    before = open_fds()
+    bad = RecordDict({"a": ArrayRecord({"w": Array("float32", (1,), "torch", b"x")})})
+
+    def messages() -> Iterator[Message]:
+        yield instruction()
+        yield instruction(content(10))
+        yield instruction(bad)
+
+    with pytest.raises(ProtocolError, match=r"unencodable: record 'a': array 'w': serialised as"):
+        Encoder().encode_many(messages())
+    assert open_fds() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"dst_node_id": -1}, "metadata"),
+        ({"dst_node_id": 1 << 64}, "metadata"),
+        ({"group_id": "\ud800"}, "metadata"),
+        ({"group_id": "g" * 300}, "group_id has 300 characters"),
+        ({"ttl": float("inf")}, "ttl must be seconds"),
+        ({"message_type": "train." + "a" * 200}, "message_type"),
+    ],
+)
+def test_metadata_that_cannot_travel_is_refused(changes: dict[str, object], says: str) -> None:
+    before = open_fds()
+    with pytest.raises(ProtocolError, match=says):
+        encode(instruction(**changes))
+    assert open_fds() == before
+
+
+@pytest.mark.parametrize("error", [Error("five"), Error(-1), Error(1, 7), Error(1 << 32)])
+def test_an_error_that_cannot_travel_is_refused(error: Error) -> None:
+    with pytest.raises(ProtocolError, match="unencodable: the message's error"):
+        encode(Message(error, reply_to=through(instruction())))
+
+
+def test_content_beyond_the_limit_is_not_sent() -> None:
+    with pytest.raises(ProtocolError, match="has 4000 bytes of content, at most 3999 go"):
+        encode(instruction(), Limits(max_content=3999))
+    with pytest.raises(ProtocolError, match="too-large"):
+        through(instruction(), Limits(max_content=3999))
+
+
+# What a peer may send.
+
+
+def encoded() -> tuple[pb.Header, bytes]:
+    header, blob = encode(instruction())
+    assert blob is not None
+    with blob:
+        return header, bytes(blob.view())
+
+
+def code_of(header: pb.Header, bulk: bytes | None, **limits: int) -> str:
+    with pytest.raises(ProtocolError) as caught:
+        decode(header, bulk, limits=Limits(**limits))
+    return caught.value.code
+
+
+def test_one_changed_bit_anywhere_in_the_bulk_is_found() -> None:
+    header, bulk = encoded()
+    for at in (0, 1, len(bulk) // 2, len(bulk) - 1):
+        changed = bytearray(bulk)
+        changed[at] ^= 0x40
+        assert code_of(header, bytes(changed)) == "bad-hash"
+
+
+@pytest.mark.parametrize("cut", [1, 4000])
+def test_a_cut_or_longer_bulk_is_refused(cut: int) -> None:
+    header, bulk = encoded()
+    assert code_of(header, bulk[:-cut]) == "bad-length"
+    assert code_of(header, bulk + bytes(cut)) == "bad-length"
+
+
+def test_header_and_bulk_must_belong_together() -> None:
+    header, bulk = encoded()
+    assert code_of(header, None) == "no-content"
+    header.ClearField("bulk")
+    assert code_of(header, bulk) == "unexpected-content"
+    assert code_of(header, b"") == "unexpected-content"
+    assert code_of(header, None) == "bad-length"  # the arrays miss their bodies
+    failure = headers.reply_failure(header, 1, "no")
+    assert code_of(failure, bulk) == "unexpected-content"
+
+
+def test_a_bulk_that_is_well_named_but_not_what_the_skeleton_needs() -> None:
+    header, bulk = encoded()
+    for other in (bulk[:-4], bulk + bytes(4)):
+        header.bulk.CopyFrom(Manifest.of(other).to_proto())
+        assert code_of(header, other) == "bad-length"
+
+
+def test_a_header_is_checked_before_all_else() -> None:
+    header, bulk = encoded()
+    assert code_of(header, bulk, max_content=3999) == "too-large"
+    header.message_type = "explode"
+    assert code_of(header, bulk) == "bad-header"
+
+
+def test_limits_reach_the_skeleton() -> None:
+    header, bulk = encoded()
+    assert code_of(header, bulk, max_records=2) == "too-large"
+    assert code_of(header, bulk, max_entries=5) == "too-large"
+    assert code_of(header, bulk, max_items=1) == "too-large"
+    assert code_of(header, bulk, max_skeleton=20) == "too-large"
+
+
+def test_a_tail_that_is_no_skeleton_is_refused() -> None:
+    header, _ = encoded()
+    bulk = bytes(100_000)
+    header.skeleton = b""
+    header.skeleton_tail = 70_000
+    header.bulk.CopyFrom(Manifest.of(bulk).to_proto())
+    assert code_of(header, bulk) == "bad-skeleton"
