@@ -1,0 +1,165 @@
+"""`fedsec server`: the coordinator."""
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedsec.console import Json, emit_json, format_time, safe, say, show
+from fedsec.identity.authorities import show_fingerprint
+from fedsec.identity.names import Kind
+from fedsec.wire.generated import admin_pb2 as pb
+from fedsec_server.authorities import load_authorities
+from fedsec_server.commands.ca import PassphraseFile, read_passphrase
+from fedsec_server.commands.reach import CredentialsFile, Directory, reach
+from fedsec_server.commands.shape import as_mapping, facts, moment
+from fedsec_server.init import create_server
+from fedsec_server.layout import NotRunningError, find_coordinator
+from fedsec_server.program import serve
+from fedsec_server.settings import DEFAULT_PORT, EVERYWHERE
+
+NewDirectory = Annotated[
+    Path, typer.Argument(metavar="DIR", help="Made if need be, must be empty.")
+]
+Root = Annotated[
+    Path,
+    typer.Option(
+        metavar="ROOTDIR",
+        show_default=False,
+        help="Where `fedsec ca init` made the root. It is read, and not needed afterwards.",
+    ),
+]
+Host = Annotated[
+    str,
+    typer.Option(
+        show_default=False,
+        help="Name or IP address by which nodes reach this machine. It is in the "
+        "coordinator's certificate and in every invite.",
+    ),
+]
+Interface = Annotated[str, typer.Option(help="Address of the interface that nodes come to.")]
+Port = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=65_533,
+        help="Of the first of the three listeners; the others follow. 0: any free ones.",
+    ),
+]
+
+_ANSWER_IS_NO = 1
+
+_INIT = f"""\b
+Example:
+  fedsec server init /srv/fedsec --root /media/stick/root --host fed.hospitals.example
+
+It listens on three ports: {DEFAULT_PORT} for first contact of nodes, {DEFAULT_PORT + 1} for nodes,
+{DEFAULT_PORT + 2}, on this machine only, for commands. server.toml in DIR holds these and all
+other settings.
+"""
+_START = """\b
+Example:
+  fedsec server start /srv/fedsec
+
+Stop it with Ctrl-C or SIGTERM. Its log is DIR/server.log, one JSON object per line.
+"""
+_STATUS = """\b
+Exit code: 0 it runs, 1 it does not.
+"""
+
+
+def fill(group: typer.Typer) -> None:
+    """Adds the commands of `fedsec server`."""
+    group.command("init", epilog=_INIT)(init)
+    group.command("start", epilog=_START)(start)
+    group.command("status", epilog=_STATUS)(status)
+
+
+def init(
+    directory: NewDirectory,
+    *,
+    root: Root,
+    host: Host,
+    listen: Interface = EVERYWHERE,
+    port: Port = DEFAULT_PORT,
+    passphrase_file: PassphraseFile = None,
+    json: Json = False,
+) -> None:
+    """Make a coordinator: three issuing authorities from the root, settings, an empty database."""
+    layout = create_server(
+        directory,
+        root_directory=root,
+        passphrase=read_passphrase(passphrase_file),
+        host=host,
+        now=datetime.now(UTC),
+        listen=listen,
+        port=port,
+    )
+    authorities = load_authorities(layout, now=datetime.now(UTC))
+    fingerprints = {kind.value: authorities.of(kind).fingerprint for kind in Kind}
+    if json:
+        emit_json(
+            {
+                "directory": str(directory),
+                "settings": str(layout.settings),
+                "federation": authorities.federation,
+                "fingerprints": fingerprints,
+            }
+        )
+        return
+    say(f"The coordinator of {authorities.federation} is in {directory}.")
+    rows = [(f"{kind} CA", show_fingerprint(digits)) for kind, digits in fingerprints.items()]
+    show(facts(rows))
+    say(f"Settings, with explanations: {layout.settings}")
+    say(f"Take {root} away from this machine. Next: fedsec server start {directory}")
+
+
+def start(
+    directory: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[DIR]",
+            envvar="FEDSEC_SERVER_DIR",
+            show_default=False,
+            help="Of `fedsec server init`. Left out: the current directory.",
+        ),
+    ] = None,
+) -> None:
+    """Run the coordinator, until it is told to stop.
+
+    It refuses to start while a root key, or a key that may be one, lies under DIR.
+    """
+    layout = find_coordinator(directory or Path())
+    asyncio.run(serve(layout.directory))
+
+
+def status(
+    directory: Directory = None,
+    credentials: CredentialsFile = None,
+    json: Json = False,
+) -> None:
+    """Say whether the coordinator runs, and what it has to do."""
+    try:
+        reply = reach(directory, credentials).ask("Status", pb.StatusRequest(), pb.StatusReply)
+    except NotRunningError as error:
+        if json:
+            emit_json({"running": False, "reason": str(error)})
+        else:
+            say(safe(error))
+        raise typer.Exit(_ANSWER_IS_NO) from error
+    if json:
+        emit_json({"running": True, **as_mapping(reply)})
+        return
+    now = time.time()
+    rows = [
+        ("federation", reply.federation),
+        ("software", reply.software),
+        ("running since", format_time(reply.started_at)),
+        ("nodes", f"{reply.nodes_enrolled} enrolled, {reply.nodes_connected} connected"),
+        ("active runs", reply.runs_active),
+        ("its certificate expires", moment(reply.certificate_expires_at, now=now)),
+    ]
+    show(facts(rows))

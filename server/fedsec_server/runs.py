@@ -1,0 +1,278 @@
+"""All runs of a coordinator: queued, started, stopped, and what became of them.
+
+    submit --> pending (queued: `limits.max_runs` are active) --> pending (started) --> running
+    pending, running --> finished | failed | stopped
+
+A run is active from the start of its process to the end of it. What is pending when the
+coordinator ends is queued again at its next start, for nothing of it has happened yet; what was
+running is failed then, with the reason.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from fedsec.errors import ConfigError, FedsecError, StateError
+from fedsec.files import make_private_directory, write_private
+from fedsec.plan import FederationPlan
+from fedsec.wire.generated.local_pb2 import RunStart
+from fedsec_server.events import run_subject
+from fedsec_server.exchange import Exchange
+from fedsec_server.journal import Journal
+from fedsec_server.layout import Layout
+from fedsec_server.runner import PATIENCE, Outcome, Patience, Runner
+from fedsec_server.settings import ServerSettings
+from fedsec_server.state.store import Store
+from fedsec_server.state.values import RunRecord, RunState
+
+BUILT_IN = "fedsec_server.server_app:app"
+ROUND, MODEL = "round", "model"  # kinds of events that an app reports and we look at
+
+_LOG = logging.getLogger(__name__)
+_MAX_QUEUED = 1000
+_SHUT_DOWN = "the coordinator was shut down"
+_OURS = ("run-", "node-", "session-", "certificate-", "rpc-", "person-", "answer-")
+
+
+class RunManager:
+    """Starts and stops runs. Belongs to the event loop; one per coordinator.
+
+    Args:
+        exchange: Where run processes meet the fleet.
+        store: Keeps runs.
+        journal: Takes events and changes of state, in order.
+        settings: Limits and installed apps.
+        layout: Where the runs' directories lie.
+        patience: How long a run process is waited for.
+        clock: Unix seconds.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        *,
+        store: Store,
+        journal: Journal,
+        settings: ServerSettings,
+        layout: Layout,
+        patience: Patience = PATIENCE,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._exchange = exchange
+        self._store = store
+        self._journal = journal
+        self._settings = settings
+        self._layout = layout
+        self._patience = patience
+        self._clock = clock
+        self._queue: deque[RunRecord] = deque()
+        self._active: dict[int, tuple[Runner, asyncio.Task[None]]] = {}
+        self._closing = False
+
+    async def start(self) -> None:
+        """Takes up what an earlier coordinator left: fails what was running, queues the rest."""
+        for run in await self._journal.write(self._store.runs):
+            if run.state is RunState.RUNNING:
+                reason = "the coordinator ended while the run was active; submit its plan again"
+                await self._end(run.run_id, Outcome(RunState.FAILED, reason))
+            elif run.state is RunState.PENDING:
+                self._queue.append(run)
+        self._start_queued()
+
+    async def submit(self, plan_toml: str, by: str) -> int:
+        """Takes a new run of a plan and returns its id. It starts now, or when there is room.
+
+        Args:
+            plan_toml: The plan's text.
+            by: SPIFFE id of who submits it.
+
+        Raises:
+            ConfigError: The plan is wrong, or names an app that is not installed here.
+            StateError: The coordinator is shutting down, or too many runs are queued.
+        """
+        plan = FederationPlan.parse(plan_toml)
+        self._app(plan)
+        if self._closing:
+            raise StateError("the coordinator is shutting down; submit the plan when it is back")
+        if len(self._queue) >= _MAX_QUEUED:
+            raise StateError(f"{_MAX_QUEUED} runs are queued already; stop some, or wait")
+        run = await self._journal.write(self._create, plan, plan_toml, by)
+        detail = {"name": run.name, "plan_digest": run.plan_digest, "by": by}
+        self._note("run-submitted", run.run_id, detail)
+        self._queue.append(run)
+        self._start_queued()
+        return run.run_id
+
+    async def stop(self, run_id: int, by: str) -> RunState:
+        """Stops a run at any stage and returns its state once it has ended.
+
+        A run that has ended stays as it ended. A process that does not end by itself is killed
+        within `patience`.
+
+        Raises:
+            StateError: There is no such run.
+        """
+        reason = f"stopped by {by}"
+        for run in self._queue:
+            if run.run_id == run_id:
+                self._queue.remove(run)
+                await self._end(run_id, Outcome(RunState.STOPPED, reason))
+                break
+        if run_id in self._active:
+            runner, task = self._active[run_id]
+            runner.stop(reason)
+            await asyncio.wait({task})
+        return (await self._journal.write(self._store.run, run_id)).state
+
+    async def model_path(self, run_id: int, round_number: int = 0) -> Path:
+        """Returns the file of a model that the run reported; `round_number` 0: the newest.
+
+        Raises:
+            StateError: There is no such run, or no such model (yet).
+        """
+        return await asyncio.to_thread(self._find_model, run_id, round_number)
+
+    @property
+    def active(self) -> int:
+        """How many runs have a process now."""
+        return len(self._active)
+
+    async def close(self) -> None:
+        """Ends all active runs: their processes are told, later killed. Queued ones stay so.
+
+        Cancelled, it kills them at once.
+        """
+        self._closing = True
+        tasks = [task for _, task in self._active.values()]
+        for runner, _ in list(self._active.values()):
+            runner.stop(_SHUT_DOWN)
+        try:
+            await asyncio.gather(*tasks)
+        except asyncio.CancelledError:  # which went to the tasks, too
+            await asyncio.gather(*tasks, return_exceptions=True)
+            raise
+
+    # --- inside ------------------------------------------------------------------------------
+
+    def _app(self, plan: FederationPlan) -> tuple[str, str]:
+        """Returns (directory, "module:attribute") of the app that a plan names."""
+        if plan.built_in:
+            return "", BUILT_IN
+        installed = self._settings.apps.get(plan.app.name)
+        if installed is None:
+            names = ", ".join(sorted(self._settings.apps)) or "none"
+            raise ConfigError(
+                f"app.name: {plan.app.name!r} is not installed on this coordinator; installed "
+                f"besides 'fedsec': {names}. An operator adds it to [apps] in server.toml"
+            )
+        return installed.directory or "", installed.server or ""
+
+    def _create(self, plan: FederationPlan, plan_toml: str, by: str) -> RunRecord:
+        """Makes the run's row and directory. In the journal's thread."""
+        run = self._store.create_run(
+            name=plan.name,
+            plan=plan_toml,
+            plan_digest=plan.digest,
+            rounds=plan.training.rounds if plan.training else 0,
+            submitted_by=by,
+            now=self._clock(),
+        )
+        directory = self._layout.run(run.run_id)
+        make_private_directory(directory)
+        make_private_directory(directory / "models")
+        write_private(directory / "plan.toml", plan_toml.encode())
+        return run
+
+    def _find_model(self, run_id: int, round_number: int) -> Path:
+        self._store.run(run_id)
+        directory = self._layout.run(run_id).resolve()
+        for event in reversed(self._store.events(run_id=run_id)):
+            if event.kind != MODEL or round_number not in {0, event.detail.get("round")}:
+                continue
+            path = (directory / str(event.detail.get("path", ""))).resolve()
+            if path.is_relative_to(directory) and path.is_file():
+                return path
+        which = f"of round {round_number} " if round_number else ""
+        raise StateError(f"run {run_id} has stored no model {which}(yet); see `fedsec run show`")
+
+    def _start_queued(self) -> None:
+        while self._queue and len(self._active) < self._settings.limits.max_runs:
+            if self._closing:
+                return
+            run = self._queue.popleft()
+            try:
+                runner = self._runner(run)
+            except FedsecError as error:  # the app was uninstalled while the run was queued
+                self._write_end(run.run_id, Outcome(RunState.FAILED, str(error)))
+                continue
+            task = asyncio.create_task(self._run(run.run_id, runner))
+            self._active[run.run_id] = runner, task
+
+    def _runner(self, run: RunRecord) -> Runner:
+        plan = FederationPlan.parse(run.plan)
+        app_directory, app = self._app(plan)
+        start = RunStart(
+            run_id=run.run_id,
+            plan=run.plan,
+            directory=str(self._layout.run(run.run_id).resolve()),
+            app_directory=app_directory,
+            app=app,
+        )
+        return Runner(
+            start,
+            reconnect_s=plan.round.reconnect_s,
+            exchange=self._exchange,
+            on_ready=lambda: self._on_ready(run.run_id),
+            on_record=lambda kind, detail: self._on_record(run.run_id, kind, detail),
+            patience=self._patience,
+        )
+
+    async def _run(self, run_id: int, runner: Runner) -> None:
+        try:
+            outcome = await runner.run()
+        except asyncio.CancelledError:
+            self._write_end(run_id, Outcome(RunState.STOPPED, _SHUT_DOWN))
+            raise
+        except OSError as error:
+            outcome = Outcome(RunState.FAILED, f"the run's process cannot be started: {error}")
+        except Exception:  # noqa: BLE001 - whatever it was, the run has ended by it
+            _LOG.exception("run %d", run_id)
+            outcome = Outcome(RunState.FAILED, "the coordinator failed at it; see its log")
+        await self._end(run_id, outcome)
+        del self._active[run_id]
+        self._start_queued()
+
+    def _on_ready(self, run_id: int) -> None:
+        self._set_state(run_id, Outcome(RunState.RUNNING))
+        self._note("run-started", run_id)
+
+    def _on_record(self, run_id: int, kind: str, detail: Mapping[str, object]) -> None:
+        if kind.startswith(_OURS):
+            _LOG.error("run %d reported %r, which is for the coordinator to say", run_id, kind)
+            return
+        completed = detail.get("round")
+        if kind == ROUND and isinstance(completed, int):
+            self._journal.soon(self._store.set_run_round, run_id, completed)
+        self._note(kind, run_id, detail)
+
+    async def _end(self, run_id: int, outcome: Outcome) -> None:
+        self._write_end(run_id, outcome)
+        await self._journal.write(lambda: None)  # until all before it is written
+
+    def _write_end(self, run_id: int, outcome: Outcome) -> None:
+        self._set_state(run_id, outcome)
+        self._note(f"run-{outcome.state.value}", run_id, {"reason": outcome.reason})
+
+    def _set_state(self, run_id: int, outcome: Outcome) -> None:
+        def write() -> None:
+            self._store.set_run_state(
+                run_id, outcome.state, now=self._clock(), reason=outcome.reason
+            )
+
+        self._journal.soon(write)
+
+    def _note(self, kind: str, run_id: int, detail: Mapping[str, object] | None = None) -> None:
+        self._journal.note(kind, run_subject(run_id), detail, run_id)

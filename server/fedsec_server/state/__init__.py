@@ -1,0 +1,1 @@
+"""What the coordinator remembers, in SQL: nodes, invites, certificates, runs, events."""

@@ -1,0 +1,217 @@
+"""The coordinator as a real process: one per directory, whole runs, signals, kills, restarts."""
+
+import asyncio
+import os
+import signal
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from fedsec.errors import ConfigError, StateError
+from fedsec.identity.names import Kind
+from fedsec.wire.generated import admin_pb2
+from fedsec_server.layout import Layout, Listening
+from fedsec_server.program import only_one
+from fedsec_server.state.store import Store
+from fedsec_server.state.values import RunState
+from tests.server.coordinatorrig import EchoNode, Place, Program, make_place
+from tests.server.runrig import plan
+from tests.wire.gated import run, until
+
+
+def echo_node(place: Place, name: str) -> EchoNode:
+    record, holder = place.enrol(name)
+    return EchoNode(record, place.channel("fleet", holder))
+
+
+async def ended(task: "asyncio.Task[None]") -> None:
+    with suppress(asyncio.CancelledError, grpc.aio.AioRpcError, AssertionError):
+        await task
+
+
+def run_processes(parent: int) -> list[int]:
+    """Process ids of the run processes of a coordinator."""
+    return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+
+
+@pytest.mark.slow
+def test_a_run_over_real_processes_and_sockets(tmp_path: Path) -> None:
+    place = make_place(tmp_path)
+
+    async def main() -> None:
+        nodes = [echo_node(place, name) for name in ("north", "south")]
+        tasks = [asyncio.create_task(node.work()) for node in nodes]
+        run_id = await place.submit(plan(nodes=2, rounds=3))
+        record = await place.until(run_id, "finished", "failed")
+        assert (record.state, record.reason) == ("finished", "")
+        log = (place.layout.run(run_id) / "run.log").read_text()
+        assert log.count("right True") == 6
+        request = admin_pb2.StatusRequest()
+        status = await place.command("Status", request, admin_pb2.StatusReply)
+        assert (status.nodes_connected, status.runs_active) == (2, 0)
+        program.process.send_signal(signal.SIGTERM)
+        for task in tasks:
+            async with asyncio.timeout(10):
+                await ended(task)
+        for node in nodes:
+            await node.channel.close()
+
+    with Program(place.layout) as program:
+        program.until_listening()
+        holder = f"runs already, as process {program.process.pid}$"
+        with pytest.raises(StateError, match=holder), only_one(place.layout):
+            pass
+        run(main(), 60)
+        status, output = program.end()
+    assert status == 0, output
+    assert "Coordinator of fed.example, process" in output
+    assert "Traceback" not in output
+    assert not place.layout.listening.exists()
+    modules = set((place.layout.directory / "modules.txt").read_text().split())
+    assert "grpc" in modules
+    assert modules.isdisjoint({"torch", "flwr", "opacus", "sklearn"})
+    with only_one(place.layout):  # the lock is free again
+        pass
+
+
+@pytest.mark.slow
+def test_after_a_kill_a_restart_fails_the_run_and_takes_its_nodes_back(tmp_path: Path) -> None:
+    place = make_place(tmp_path)
+
+    async def before() -> int:
+        node = echo_node(place, "north")
+        task = asyncio.create_task(node.work())
+        run_id = await place.submit(plan("wait"))
+        await place.until(run_id, "running")
+        (process,) = run_processes(program.process.pid)
+        program.process.kill()
+        await ended(task)
+        await node.channel.close()
+        await until(lambda: not Path(f"/proc/{process}").exists(), 10)
+        return run_id
+
+    async def after(run_id: int) -> None:
+        record = await place.until(run_id, "failed")
+        assert record.reason == (
+            "the coordinator ended while the run was active; submit its plan again"
+        )
+        node = echo_node(place, "south")
+        task = asyncio.create_task(node.work())
+        assert (await place.until(await place.submit(plan()), "finished")).reason == ""
+        task.cancel()
+        await ended(task)
+        await node.channel.close()
+
+    with Program(place.layout) as program:
+        program.until_listening()
+        run_id = run(before(), 60)
+    with Program(place.layout) as program:
+        program.until_listening()
+        run(after(run_id), 60)
+
+
+def test_a_signal_stops_runs_and_a_second_one_does_not_wait(tmp_path: Path) -> None:
+    place = make_place(tmp_path)
+
+    async def main() -> None:
+        node = echo_node(place, "north")
+        task = asyncio.create_task(node.work())
+        run_id = await place.submit(plan("stubborn"))  # it ignores Stop and SIGTERM
+        await place.until(run_id, "running")
+        (process,) = run_processes(program.process.pid)
+        program.process.send_signal(signal.SIGINT)
+        await asyncio.sleep(0.3)
+        assert program.process.poll() is None  # it waits for the run
+        program.process.send_signal(signal.SIGINT)
+        await until(lambda: program.process.poll() is not None, 4)
+        await until(lambda: not Path(f"/proc/{process}").exists(), 4)
+        await ended(task)
+        await node.channel.close()
+
+    with Program(place.layout) as program:
+        program.until_listening()
+        run(main(), 60)
+        status, output = program.end()
+    assert status != 0
+    assert "ended at once by a second signal; active runs were killed" in output
+    store = Store.open(place.layout.database)
+    (record,) = store.runs()
+    store.close()
+    assert (record.state, record.reason) == (RunState.STOPPED, "the coordinator was shut down")
+
+
+def test_the_lock_names_who_holds_it(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    with only_one(layout):
+        assert layout.lock.read_text() == f"{os.getpid()}\n"
+        with (
+            pytest.raises(StateError, match=f"runs already, as process {os.getpid()}"),
+            only_one(layout),
+        ):
+            pass
+    with only_one(layout):
+        pass
+
+
+def test_a_root_key_under_the_directory_is_refused(tmp_path: Path) -> None:
+    place = make_place(tmp_path)
+    stray = place.layout.directory / "runs" / "root.key.pem"
+    stray.write_bytes((tmp_path / "root" / "root.key.pem").read_bytes())
+    with Program(place.layout) as program:
+        status, output = program.end()
+    assert status != 0
+    assert str(stray) in output
+    assert not place.layout.listening.exists()
+
+
+def test_authorities_of_another_federation_are_refused(tmp_path: Path) -> None:
+    place = make_place(tmp_path)
+    text = place.layout.settings.read_text()
+    place.layout.settings.write_text(text.replace('"fed.example"', '"other.example"'))
+    with Program(place.layout) as program:
+        status, output = program.end()
+    assert status != 0
+    assert ConfigError.__name__ in output
+    assert "'other.example', the authorities are of 'fed.example'" in output
+
+
+def test_an_address_in_use_is_refused(tmp_path: Path) -> None:
+    place = make_place(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        text = place.layout.settings.read_text()
+        where = f'fleet = "127.0.0.1:{port}"'
+        place.layout.settings.write_text(text.replace('fleet = "127.0.0.1:0"', where))
+        with Program(place.layout) as program:
+            status, output = program.end()
+    assert status != 0
+    assert f"cannot listen on 127.0.0.1:{port}" in output
+    assert not place.layout.listening.exists()
+
+
+def test_listeners_take_certificates_of_their_own_kind_alone(tmp_path: Path) -> None:
+    place = make_place(tmp_path)
+    _, node = place.enrol("north")
+
+    async def main() -> None:
+        async with place.channel("admin", node) as channel:
+            call: Any = channel.unary_unary("/fedsec.v1.Admin/Status")
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call(b"", timeout=5)
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        server = place.issue(Kind.NODE, "0" * 32)  # of the right CA, but never enrolled
+        async with place.channel("fleet", server) as channel:
+            call = channel.unary_unary("/fedsec.v1.Fleet/Renew")
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call(b"", timeout=5)
+            assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+    with Program(place.layout) as program:
+        program.until_listening()
+        assert Listening.read(place.layout).process == program.process.pid
+        run(main())

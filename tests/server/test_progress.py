@@ -1,0 +1,295 @@
+"""Following a run: what its events become on the screen, and what a cut does to the following."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedsec.console import console
+from fedsec.errors import FedsecError, IdentityError, PolicyRefusal
+from fedsec.wire.generated import admin_pb2 as pb
+from fedsec_server.commands.progress import Screen, news
+from fedsec_server.commands.reach import Reach
+from fedsec_server.commands.rounds import Rounds
+from fedsec_server.commands.shape import as_mapping, detail_words, moment
+from fedsec_server.layout import Layout, NotRunningError
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+KEYS = st.sampled_from(
+    ["round", "answered", "failed", "rejected", "loss", "train_loss", "accuracy", "seconds", "path"]
+)
+
+
+def event(sequence: int, kind: str = "round", **detail: object) -> pb.Event:
+    return pb.Event(sequence=sequence, at=1.0, kind=kind, detail_json=json.dumps(detail))
+
+
+def of(made: pb.Event | pb.Run) -> pb.RunEvent:
+    return pb.RunEvent(run=made) if isinstance(made, pb.Run) else pb.RunEvent(event=made)
+
+
+def run_of(state: str, **changes: float | str) -> pb.Run:
+    return pb.Run(run_id=7, name="digits", state=state, rounds=3, submitted_at=10.0, **changes)  # type: ignore[arg-type]
+
+
+def shown(screen: Screen) -> str:
+    out = console()
+    with out.capture() as captured:
+        out.print(screen.render())
+    return captured.get()
+
+
+# --- rounds ------------------------------------------------------------------------------------
+
+
+def test_a_round_becomes_a_row() -> None:
+    rounds = Rounds(names={"12": "clinic-1"})
+    row = rounds.add(
+        event(
+            1,
+            round=2,
+            answered=[10, 11],
+            failed={"12": "killed"},
+            rejected={"13": "NaN"},
+            train_loss=2.0,
+            loss=0.5,
+            accuracy=0.9,
+            seconds=0.25,
+            bytes_up=10,
+            bytes_down=20,
+        )
+    )
+    assert row is not None
+    assert rounds.cells(row) == (
+        2,
+        "2/4",
+        "0.5000",
+        "0.9000",
+        "250.0 ms",
+        "clinic-1: killed; 13: NaN",
+    )
+    assert row.moved == 30
+
+
+def test_many_missing_nodes_are_counted() -> None:
+    rounds = Rounds()
+    row = rounds.add(event(1, round=1, failed={str(n): "gone" for n in range(10)}))
+    assert row is not None
+    assert str(rounds.cells(row)[-1]).endswith("2: gone; and 7 more")
+
+
+def test_a_round_that_was_not_evaluated_shows_the_loss_of_training() -> None:
+    rounds = Rounds()
+    row = rounds.add(event(1, round=1, answered=[1], train_loss=1.5))
+    assert row is not None
+    assert rounds.cells(row)[2:4] == ("1.5000", None)
+
+
+def test_a_repeated_round_counts_once() -> None:
+    rounds = Rounds()
+    for sequence, loss in enumerate((3.0, 2.0)):
+        rounds.add(event(sequence, round=1, loss=loss))
+    assert [row.loss for row in rounds.rows.values()] == [2.0]
+
+
+def test_the_summary_tells_the_end() -> None:
+    rounds = Rounds()
+    for number, seconds in enumerate((0.1, 0.2, 0.9), start=1):
+        rounds.add(
+            event(
+                number,
+                round=number,
+                loss=1 / number,
+                accuracy=number / 4,
+                seconds=seconds,
+                bytes_up=1 << 20,
+                failed={"5": "lost"} if number == 2 else {},
+            )
+        )
+    assert dict(rounds.summary()) == {
+        "loss": "0.3333",
+        "accuracy": "0.7500",
+        "time of a round": "200.0 ms (median)",
+        "moved": "3.0 MiB",
+        "rounds with missing nodes": 1,
+    }
+    assert Rounds().summary() == []
+
+
+def test_nan_is_shown() -> None:
+    rounds = Rounds()
+    row = rounds.add(event(1, round=1, loss="nan"))
+    assert row is not None
+    assert rounds.cells(row)[2] == "nan"
+
+
+@given(st.lists(st.dictionaries(KEYS, JSON), max_size=4))
+def test_whatever_an_app_reports_can_be_shown(details: list[dict[str, object]]) -> None:
+    screen = Screen(Rounds(), clock=lambda: 20.0)
+    for sequence, detail in enumerate(details):
+        for kind in ("round", "model", "note"):
+            lines = screen.take(of(event(sequence, kind, **detail)))
+            assert all("\x1b" not in line and "\n" not in line for line in lines)
+    assert "\x1b" not in shown(screen).replace("\x1b[", "")
+    screen.summary()
+
+
+# --- the screen --------------------------------------------------------------------------------
+
+
+def test_the_screen_tells_a_run() -> None:
+    screen = Screen(Rounds(), clock=lambda: 75.0)
+    assert screen.take(of(run_of("pending"))) == ["Run 7 digits: pending, round 0 of 3, 1 min 5 s"]
+    assert screen.take(of(run_of("pending"))) == []  # nothing that a reader would see changed
+    assert screen.take(of(event(1, "node-lost", node="clinic-1"))) == ["node-lost: node=clinic-1"]
+    assert screen.take(of(event(2, "model", path="models/a.safetensors"))) == []
+    lines = screen.take(of(event(3, round=1, answered=[1, 2], loss=0.5, seconds=2.0)))
+    assert lines == ["round 1, nodes 2, loss 0.5000, time 2.0 s"]
+    (line,) = screen.take(of(run_of("failed", reason="no quorum", ended_at=20.0)))
+    assert line == "Run 7 digits: failed: no quorum, round 1 of 3, 10.0 s"
+    summary = dict(screen.summary())
+    assert summary["run 7"] == "failed: no quorum"
+    assert summary["time in all"] == "10.0 s"
+    assert "fedsec run model 7" in str(summary["take the model away"])
+
+
+def test_without_a_model_none_is_offered() -> None:
+    screen = Screen(Rounds(), run=run_of("failed", ended_at=20.0))
+    assert "take the model away" not in dict(screen.summary())
+    assert "on the coordinator" in dict(screen.summary())
+
+
+def test_the_live_screen_shows_the_latest() -> None:
+    screen = Screen(Rounds(), clock=lambda: 20.0)
+    screen.take(of(run_of("running")))
+    for number in range(1, 40):
+        screen.take(of(event(number, round=number, answered=[1], loss=number / 8)))
+        screen.take(of(event(number, "note", text=f"said {number}")))
+    text = shown(screen)
+    assert "round 39 of 3" in text
+    assert "4.8750" in text
+    assert "0.1250" not in text
+    assert "said 39" in text
+    assert "said 3\n" not in text
+
+
+# --- following over cuts -----------------------------------------------------------------------
+
+
+@dataclass
+class FakeWay:
+    """Streams what a test lays down; an error ends a stream in its place."""
+
+    streams: Iterator[list[pb.RunEvent | FedsecError]]
+    layout: Layout | None = None
+    asked: int = 0
+    pauses: list[float] = field(default_factory=list)
+
+    async def stream(
+        self, method: str, request: pb.WatchRunRequest, kind: type[pb.RunEvent]
+    ) -> AsyncIterator[pb.RunEvent]:
+        self.asked += 1
+        for item in next(self.streams):
+            if isinstance(item, FedsecError):
+                raise item
+            yield item
+
+    async def pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+
+
+def followed(way: FakeWay) -> list[int | str]:
+    """Returns sequence numbers of events and states of the run, as they come."""
+
+    async def main() -> list[int | str]:
+        return [
+            item.event.sequence if item.WhichOneof("kind") == "event" else item.run.state
+            async for item in news(cast("Reach", way), 7, pause=way.pause)
+        ]
+
+    return asyncio.run(main())
+
+
+def way_of(*streams: list[pb.RunEvent | FedsecError], local: bool = False) -> FakeWay:
+    return FakeWay(iter(streams), Layout(Path("x")) if local else None)
+
+
+EXPIRED = IdentityError("expired", "over")
+GONE = NotRunningError("gone")
+FIRST: list[pb.RunEvent | FedsecError] = [of(run_of("running")), of(event(1)), of(event(2))]
+
+
+@pytest.mark.parametrize("error", [EXPIRED, GONE])
+def test_events_come_once_over_a_cut(error: FedsecError) -> None:
+    rest = [*FIRST, of(event(3)), of(run_of("finished"))]
+    way = way_of([*FIRST, error], [error], rest, local=True)
+    assert followed(way) == ["running", 1, 2, "running", 3, "finished"]
+    assert way.pauses == [1.0, 1.0]
+
+
+def test_an_expired_file_is_told_at_once() -> None:
+    with pytest.raises(IdentityError, match="expired"):
+        followed(way_of([*FIRST, EXPIRED]))
+
+
+def test_a_coordinator_that_never_answered_is_told_at_once() -> None:
+    way = way_of([GONE], local=True)
+    with pytest.raises(NotRunningError):
+        followed(way)
+    assert way.asked == 1
+
+
+def test_a_coordinator_that_stays_away_is_given_up() -> None:
+    gone: list[pb.RunEvent | FedsecError] = [GONE]
+    way = way_of([*FIRST, GONE], *([gone] * 100), local=True)
+    with pytest.raises(NotRunningError):
+        followed(way)
+    assert 10 < way.asked < 60
+
+
+@pytest.mark.parametrize("error", [PolicyRefusal("not yours"), IdentityError("revoked", "you")])
+def test_a_refusal_is_final(error: FedsecError) -> None:
+    with pytest.raises(type(error)):
+        followed(way_of([*FIRST, error], local=True))
+
+
+# --- shapes ------------------------------------------------------------------------------------
+
+
+def test_json_has_every_field_and_says_what_has_not_come() -> None:
+    node = as_mapping(pb.Node(node_id=2**62, name="a", state="invited"))
+    assert node["node_id"] == str(2**62)
+    assert node["enrolled_at"] is None
+    assert node["connected"] is False
+    run = as_mapping(pb.Run(run_id=7, ended_at=1.5))
+    assert (run["run_id"], run["ended_at"], run["reason"]) == (7, 1.5, "")
+    told = as_mapping(event(3, a=[1, {"b": None}]))
+    assert (told["sequence"], told["detail"]) == (3, {"a": [1, {"b": None}]})
+    assert json.dumps(told)
+
+
+def test_times_say_how_far_they_are() -> None:
+    assert moment(0.0, now=5.0) == "-"
+    assert moment(60.0, now=0.0).endswith("(in 1 min 0 s)")
+    assert moment(60.0, now=3660.0).endswith("(1 h 0 min ago)")
+    assert detail_words('{"a": 1, "b": "", "c": null, "d": [2]}') == "a=1, d=[2]"
+
+
+def test_the_types_of_the_fake_are_those_of_the_real_one() -> None:
+    """A fake that drifts away proves nothing."""
+    real: Callable[..., object] = Reach.stream
+    names = real.__code__.co_varnames[: real.__code__.co_argcount]
+    fake = FakeWay.stream.__code__
+    assert names == fake.co_varnames[: fake.co_argcount]
