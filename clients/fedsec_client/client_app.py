@@ -1,0 +1,138 @@
+"""The built-in ClientApp: trains and evaluates a task on this node's data.
+
+It reads the plan from ``run_config["fedsec-plan"]`` and the settings of the data set that the plan
+names, as JSON, from ``node_config["fedsec-data"]``. Under a plain Flower runtime these settings may
+stand in ``run_config["fedsec-data"]``, the same for all nodes; which part of the data a node has
+then follows from Flower's own ``partition-id`` and ``num-partitions``.
+"""
+
+import json
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import torch
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from fedsec.errors import ConfigError, StateError
+from fedsec.flower.messages import evaluate_reply, read_instruction, train_reply
+from fedsec.flower.table import local_training
+from fedsec.plan import FederationPlan
+from fedsec.tasks.arrays import get_arrays, set_arrays
+from fedsec.tasks.seeds import derive
+from fedsec.tasks.table import load_task
+from fedsec.tasks.task import NodeData, Options, Task
+from fedsec.tasks.task import evaluate as evaluate_task
+from fedsec.vectors import Layout, is_finite
+
+PLAN_KEY, DATA_KEY = "fedsec-plan", "fedsec-data"
+KEPT = 64  # data sets and models that a process keeps; a node's worker needs one of each
+
+app = ClientApp()
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """Trains from the model that was sent; answers with the difference.
+
+    Raises:
+        ConfigError: The plan or the data's settings are wrong, or the model is not the task's.
+        ProtocolError: The message is malformed.
+        StateError: Training diverged.
+    """
+    plan, bench, data = _prepare(context)
+    training = plan.learning[1]
+    asked = read_instruction(message.content)
+    seed = derive(training.seed, asked.round, context.node_id % 2**64)
+    with bench.lock:
+        set_arrays(bench.model, asked.arrays)
+        loss = local_training(training)(bench.task, bench.model, data.train, seed)
+        layout = Layout.of(asked.arrays)
+        update = layout.flatten(get_arrays(bench.model))
+    update -= layout.flatten(asked.arrays)
+    if not is_finite(update):
+        raise StateError(
+            f"training diverged in round {asked.round}: the update is not finite; "
+            f"training.learning_rate = {training.learning_rate} may be too high"
+        )
+    reply = train_reply(update, examples=len(data.train), loss=loss)
+    return Message(reply, reply_to=message)
+
+
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    """Answers with loss and metrics of the model that was sent on this node's test examples.
+
+    Raises:
+        ConfigError: As in `train`, or there are no test examples here.
+        ProtocolError: The message is malformed.
+    """
+    _, bench, data = _prepare(context)
+    asked = read_instruction(message.content)
+    with bench.lock:
+        set_arrays(bench.model, asked.arrays)
+        metrics = evaluate_task(bench.task, bench.model, data.test)
+    return Message(evaluate_reply(len(data.test), metrics), reply_to=message)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A task with a model to work on; whoever uses the model holds the lock."""
+
+    task: Task
+    model: torch.nn.Module
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+def _prepare(context: Context) -> tuple[FederationPlan, Bench, NodeData]:
+    plan = _plan(str(context.run_config.get(PLAN_KEY, "")))
+    task, training = plan.learning
+    options = json.dumps(dict(task.options), sort_keys=True)
+    settings = json.dumps(_data_settings(context), sort_keys=True)
+    try:
+        data = _data(task.name, settings)
+    except ConfigError as error:
+        raise ConfigError(f"[data.{task.data}] {error}") from error
+    return plan, _bench(task.name, options, training.seed), data
+
+
+def _data_settings(context: Context) -> Mapping[str, object]:
+    """Returns the table of the data set; JSON in a config value, as Flower's hold no tables."""
+    own, shared = context.node_config, context.run_config
+    text = own.get(DATA_KEY, shared.get(DATA_KEY))
+    try:
+        settings = json.loads(str(text)) if text is not None else {}
+    except ValueError as error:
+        raise ConfigError(f"{DATA_KEY} must be JSON: {error}") from error
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{DATA_KEY} must be a JSON object, got {type(settings).__name__}")
+    if DATA_KEY in own:
+        return settings
+    part, parts = own.get("partition-id"), own.get("num-partitions")
+    if part is None or parts is None:
+        raise ConfigError(
+            f"this node has no data: neither node_config[{DATA_KEY!r}] nor Flower's "
+            "node_config['partition-id'] and ['num-partitions'] are set"
+        )
+    return {"partition": part, "partitions": parts, **settings}
+
+
+@lru_cache(maxsize=4)
+def _plan(text: str) -> FederationPlan:
+    if not text:
+        raise ConfigError(f"run_config[{PLAN_KEY!r}] must hold the plan, as TOML; it is missing")
+    return FederationPlan.parse(text)
+
+
+@lru_cache(maxsize=KEPT)
+def _data(task: str, settings: str) -> NodeData:
+    return load_task(task).load(json.loads(settings))
+
+
+@lru_cache(maxsize=4)
+def _bench(task: str, options: str, seed: int) -> Bench:
+    read: Options = json.loads(options)
+    loaded = load_task(task)
+    return Bench(loaded, loaded.make_model(read, seed))

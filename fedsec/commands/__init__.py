@@ -1,0 +1,21 @@
+"""What the library itself adds to the `fedsec` command. Imports nothing: it runs at every start."""
+
+from typing import Protocol
+
+
+class Tree(Protocol):
+    """What of `fedsec.cli.CommandTree` is used here; the command stands above its parts."""
+
+    def extend(self, name: str, help: str, fill: str) -> None:  # noqa: A002 - typer's own word
+        """Adds to a group."""
+        ...
+
+    def command(self, name: str, help: str, function: str) -> None:  # noqa: A002 - typer's word
+        """Adds a command without a group."""
+        ...
+
+
+def register(cli: Tree) -> None:
+    """Adds `fedsec plan ...` and `fedsec version`."""
+    cli.extend("plan", "Plans: what is learned, by whom and how.", "fedsec.commands.plans:fill")
+    cli.command("version", "What is installed.", "fedsec.commands.versions:version")

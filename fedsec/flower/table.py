@@ -1,0 +1,61 @@
+"""From a plan's words to the values that do the work: one entry per algorithm."""
+
+from collections.abc import Callable
+from types import MappingProxyType
+
+from fedsec.errors import ConfigError
+from fedsec.flower.strategy import FedAdam, FedAvg, FedAvgM, ServerOptimizer, Weighting
+from fedsec.plan import Training
+from fedsec.tasks.training import LocalTraining
+
+
+def fedavg(training: Training) -> FedAvg:
+    """Returns the plain mean; FedProx has the same: its term is the nodes' business."""
+    return FedAvg(learning_rate=training.server_learning_rate)
+
+
+def fedavgm(training: Training) -> FedAvgM:
+    """Returns server momentum."""
+    return FedAvgM(
+        learning_rate=training.server_learning_rate,
+        momentum=_own(training, "server_momentum", training.server_momentum),
+    )
+
+
+def fedadam(training: Training) -> FedAdam:
+    """Returns Adam on the coordinator."""
+    return FedAdam(
+        learning_rate=training.server_learning_rate,
+        beta_1=_own(training, "beta_1", training.beta_1),
+        beta_2=_own(training, "beta_2", training.beta_2),
+        tau=_own(training, "tau", training.tau),
+    )
+
+
+ALGORITHMS: MappingProxyType[str, Callable[[Training], ServerOptimizer]] = MappingProxyType(
+    {"fedavg": fedavg, "fedprox": fedavg, "fedavgm": fedavgm, "fedadam": fedadam}
+)
+
+
+def weighting(training: Training) -> Weighting:
+    """Returns how much each node counts."""
+    return Weighting(training.max_examples if training.weighting == "examples" else None)
+
+
+def local_training(training: Training) -> LocalTraining:
+    """Returns what a node does in a round."""
+    return LocalTraining(
+        epochs=training.local_epochs,
+        steps=training.local_steps,
+        batch_size=training.batch_size,
+        optimizer=training.optimizer,
+        learning_rate=training.learning_rate,
+        momentum=training.momentum or 0.0,
+        proximal_mu=training.proximal_mu or 0.0,
+    )
+
+
+def _own(training: Training, key: str, value: float | None) -> float:
+    if value is None:
+        raise ConfigError(f"training.{key} is missing for algorithm = {training.algorithm!r}")
+    return value

@@ -1,0 +1,107 @@
+"""A plan in sentences, for people who are about to start it or to agree to it."""
+
+from collections.abc import Iterator, Mapping
+
+from fedsec.plan.federation import FederationPlan
+from fedsec.plan.sections import Scalar, Task, Training
+
+ALGORITHMS = {
+    "fedavg": "FedAvg",
+    "fedprox": "FedProx",
+    "fedavgm": "FedAvg with server momentum",
+    "fedadam": "FedAdam",
+}
+OPTIMIZERS = {"sgd": "SGD", "adam": "Adam"}
+
+
+def summary(plan: FederationPlan) -> list[tuple[str, str]]:
+    """Returns rows of subject and sentence; every value that the run depends on is among them."""
+    return list(_rows(plan))
+
+
+def _rows(plan: FederationPlan) -> Iterator[tuple[str, str]]:
+    yield "name", plan.name
+    yield "digest", plan.digest
+    if plan.task is None or plan.training is None:
+        config = _options(plan.app.config)
+        yield "app", f'the Flower app "{plan.app.name}"' + (f" with {config}" if config else "")
+        yield "", "the app decides what is learned, by whom, and what is kept"
+    else:
+        yield "task", _task(plan.task)
+        yield "training", _training(plan.training)
+        yield "a node", _local(plan.training)
+        yield "weights", _weights(plan.training)
+    yield "nodes", _nodes(plan)
+    yield "a round", _round(plan)
+    if plan.training is not None:
+        last = f"round {plan.training.rounds}"
+        yield "evaluated", _period(plan.round.evaluate_every, last) or "never"
+        yield "models kept", _period(plan.model.save_every, last) or f"after {last}"
+
+
+def _task(task: Task) -> str:
+    options = _options(task.options)
+    with_options = f" with {options}" if options else ""
+    return f'{task.name}{with_options}, on each node\'s data set "{task.data}"'
+
+
+def _training(training: Training) -> str:
+    own = {
+        "server learning rate": training.server_learning_rate,
+        "momentum": training.server_momentum,
+        "beta_1": training.beta_1,
+        "beta_2": training.beta_2,
+        "tau": training.tau,
+    }
+    given = ", ".join(f"{name} {value:g}" for name, value in own.items() if value is not None)
+    name = ALGORITHMS[training.algorithm]
+    return f"{training.rounds} rounds of {name}, {given}, seed {training.seed}"
+
+
+def _local(training: Training) -> str:
+    steps, epochs = training.local_steps, training.local_epochs
+    work = _count(steps, "step") if steps is not None else _count(epochs or 1, "epoch")
+    optimizer = f"{OPTIMIZERS[training.optimizer]}, learning rate {training.learning_rate:g}"
+    momentum = f", momentum {training.momentum:g}" if training.momentum else ""
+    pull = f", proximal term {training.proximal_mu:g}" if training.proximal_mu else ""
+    batch = _count(training.batch_size, "example")
+    return f"trains {work} in batches of {batch}; {optimizer}{momentum}{pull}"
+
+
+def _weights(training: Training) -> str:
+    if training.weighting == "uniform":
+        return "every node counts alike"
+    return f"by examples, no node for more than {training.max_examples}"
+
+
+def _nodes(plan: FederationPlan) -> str:
+    nodes = plan.nodes
+    start = f"the run starts when {nodes.min_available} are ready, within {nodes.wait_s:g} s"
+    if not plan.built_in:
+        return start
+    drawn = "all" if nodes.fraction == 1 else f"{nodes.fraction:g} of those"
+    return f"{start}; a round draws {drawn} that are ready, {nodes.quorum} must answer"
+
+
+def _round(plan: FederationPlan) -> str:
+    limits = (
+        f"a node has {plan.round.deadline_s:g} s to answer, "
+        f"a lost one {plan.round.reconnect_s:g} s to come back"
+    )
+    if not plan.built_in:
+        return limits
+    return f"{limits}; {_count(plan.round.attempts, 'attempt')} before the run fails"
+
+
+def _period(every: int, last: str) -> str:
+    if every == 0:
+        return ""
+    return "after every round" if every == 1 else f"after every {every} rounds and after {last}"
+
+
+def _options(options: Mapping[str, Scalar]) -> str:
+    return ", ".join(f"{key} = {value!r}" for key, value in options.items())
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

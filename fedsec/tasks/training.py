@@ -1,0 +1,106 @@
+"""A node's share of a round: gradient steps from the model that was sent.
+
+Source of the proximal term: Li, Sahu, Zaheer, Sanjabi, Talwalkar, Smith, "Federated Optimization
+in Heterogeneous Networks", MLSys 2020, algorithm 2 (FedProx).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fedsec.errors import ConfigError
+from fedsec.tasks.optimizers import Adam, Optimizer, Sgd
+from fedsec.tasks.seeds import seeded
+from fedsec.tasks.task import Examples, Task
+
+
+@dataclass(frozen=True, slots=True)
+class LocalTraining:
+    """How a node trains in a round.
+
+    Args:
+        epochs: Passes over the data; None if `steps` says how long.
+        steps: Batches; None if `epochs` says how long.
+        batch_size: Examples per step, >= 1; the last batch of a pass may be smaller.
+        optimizer: Made anew each round.
+        learning_rate: > 0.
+        momentum: Of ``"sgd"``, in [0, 1).
+        proximal_mu: Weight of ``|w - w_sent|^2 / 2`` in the loss, >= 0; 0 is plain training.
+
+    Raises:
+        ConfigError: A parameter is out of range.
+    """
+
+    epochs: int | None = 1
+    steps: int | None = None
+    batch_size: int = 32
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    learning_rate: float = 0.05
+    momentum: float = 0.0
+    proximal_mu: float = 0.0
+
+    def __post_init__(self) -> None:
+        if (self.epochs is None) == (self.steps is None):
+            raise ConfigError(f"give epochs or steps, got {self.epochs} and {self.steps}")
+        for name in ("epochs", "steps", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be >= 1, got {value}")
+
+    def __call__(self, task: Task, model: torch.nn.Module, data: Examples, seed: int) -> float:
+        """Trains `model` in place; returns the mean loss over the examples it saw.
+
+        Same model, data and seed: same result, on the same machine and number of threads.
+
+        Raises:
+            ConfigError: `data` is empty.
+        """
+        if len(data) == 0:
+            raise ConfigError("there is nothing to train on: 0 examples")
+        model.train()
+        weights = [weight for weight in model.parameters() if weight.requires_grad]
+        sent = [weight.detach().clone() for weight in weights] if self.proximal_mu else []
+        optimizer = self._optimizer(weights)
+        losses: list[Tensor] = []
+        sizes: list[int] = []
+        with seeded(seed):
+            for rows in self._batches(len(data)):
+                targets = data.targets[rows]
+                loss = task.loss(model(data.inputs[rows]), targets)
+                gradients = torch.autograd.grad(loss, weights, materialize_grads=True)
+                optimizer.step(self._pull(gradients, weights, sent))
+                losses.append(loss.detach())
+                sizes.append(len(targets))
+        return float(torch.stack(losses).double() @ torch.tensor(sizes).double()) / sum(sizes)
+
+    def _batches(self, examples: int) -> Iterator[Tensor]:
+        """Yields rows, each example once per pass, from torch's global generator."""
+        per_pass = -(-examples // self.batch_size)
+        left = self.steps or per_pass * (self.epochs or 1)
+        while left > 0:
+            order = torch.randperm(examples)
+            starts = range(0, examples, self.batch_size)[:left]
+            for start in starts:
+                yield order[start : start + self.batch_size]
+            left -= len(starts)
+
+    def _optimizer(self, weights: list[torch.nn.Parameter]) -> Optimizer:
+        if self.optimizer == "adam":
+            return Adam(weights, self.learning_rate)
+        return Sgd(weights, self.learning_rate, self.momentum)
+
+    @torch.no_grad()
+    def _pull(
+        self, gradients: Sequence[Tensor], weights: Sequence[Tensor], sent: Sequence[Tensor]
+    ) -> Sequence[Tensor]:
+        """Returns the gradients with that of the proximal term, if there is one."""
+        if not self.proximal_mu:
+            return gradients
+        # Not in place: a gradient may be a view whose entries share memory.
+        return [
+            gradient + self.proximal_mu * (weight - start)
+            for gradient, weight, start in zip(gradients, weights, sent, strict=True)
+        ]

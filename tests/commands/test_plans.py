@@ -1,0 +1,95 @@
+"""`fedsec plan ...` and `fedsec version`, through the command line's own door."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fedsec import __version__
+from fedsec.cli import CommandTree, run
+from fedsec.commands import register
+from fedsec.plan import FederationPlan, toml_example
+
+
+def fedsec(*words: str) -> int:
+    return run(words)
+
+
+@pytest.fixture
+def plan_file(tmp_path: Path) -> Path:
+    path = tmp_path / "plan.toml"
+    path.write_text(toml_example(), encoding="utf-8")
+    return path
+
+
+def test_registering_is_light_and_complete() -> None:
+    tree = CommandTree()
+    register(tree)
+    tree.fill(["plan", "version"])
+    assert {command.name for command in tree.group("plan", "").registered_commands} == {
+        "check",
+        "example",
+    }
+    assert [command.name for command in tree.root.registered_commands] == ["version"]
+
+
+def test_the_example_passes_its_check(plan_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fedsec("plan", "example") == 0
+    plan_file.write_text(capsys.readouterr().out, encoding="utf-8")
+    assert fedsec("plan", "check", str(plan_file)) == 0
+    out = capsys.readouterr().out
+    assert f"{plan_file} is sound." in out
+    assert "30 rounds of FedAvg" in out
+    assert FederationPlan.parse(toml_example()).digest in out
+
+
+def test_json_is_the_canonical_plan_and_its_digest(
+    plan_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fedsec("plan", "check", "--json", str(plan_file)) == 0
+    said = json.loads(capsys.readouterr().out)
+    plan = FederationPlan.parse(toml_example())
+    assert said == {"digest": plan.digest, "plan": json.loads(plan.canonical_json())}
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (toml_example().replace("rounds = 30", "rounds = 0"), "training.rounds = 0: allowed: an"),
+        (toml_example().replace('name = "digits" ', 'name = "digit"'), 'task.name = "digit": allo'),
+        ("schema = ", "the plan is not TOML"),
+    ],
+)
+def test_a_bad_plan_is_refused_in_a_sentence(
+    text: str, sentence: str, plan_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan_file.write_text(text, encoding="utf-8")
+    assert fedsec("plan", "check", str(plan_file)) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_file_that_is_missing_or_no_text_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fedsec("plan", "check", str(tmp_path / "nothing.toml")) == 2
+    assert "cannot read" in capsys.readouterr().err
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
+    assert fedsec("plan", "check", str(tmp_path / "binary.toml")) == 2
+    assert "is not UTF-8 text" in capsys.readouterr().err
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert fedsec("version", "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["fedsec"] == __version__
+    assert said["flwr"].startswith("1.41.")
+    assert fedsec("version") == 0
+    assert f"fedsec        {__version__}" in capsys.readouterr().out
+
+
+def test_what_is_not_installed_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("fedsec.commands.versions.PACKAGES", ("no-such-package",))
+    assert fedsec("version") == 0
+    assert "no-such-package not installed" in capsys.readouterr().out

@@ -1,0 +1,395 @@
+"""The run loop: exactly the accepted nodes count, one bad node never stops a round."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pytest
+from flwr.app import Array, Context, Error, Message
+from flwr.clientapp.typing import ClientAppCallable
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedsec.errors import StateError
+from fedsec.flower.arrays import pack
+from fedsec.flower.messages import evaluate_reply, instruction
+from fedsec.flower.replies import Gatherer, evaluations, sort_replies
+from fedsec.flower.rounds import Evaluation, Rounds
+from fedsec.flower.strategy import FedAvg, ServerState
+from fedsec.plan import FederationPlan
+from tests.flower.fakes import (
+    FakeGrid,
+    Waiting,
+    answering,
+    plan,
+    raising,
+    raw_reply,
+    replying,
+)
+
+START = {"w": np.array([10.0, 20.0, 30.0], np.float32)}
+UPDATES = [[1.0, 0.0, 2.0], [3.0, 0.5, 0.0], [-1.0, 1.0, 1.0], [0.0, 4.0, 8.0]]
+
+
+def rounds(
+    grid: FakeGrid,
+    of: FederationPlan,
+    *,
+    evaluation: Evaluation | None = lambda _state: {"loss": 0.25, "accuracy": 0.5},
+    waiting: Waiting | None = None,
+) -> Rounds:
+    return Rounds(of, grid, grid, size=3, evaluation=evaluation, clock=(waiting or Waiting()).clock)
+
+
+def begin() -> ServerState:
+    return ServerState.begin(START, FedAvg())
+
+
+def four_nodes(more: str = "") -> FederationPlan:
+    return plan(more="[nodes]\nmin_available = 4\nquorum = 2\n" + more)
+
+
+# --- the result ------------------------------------------------------------------------------------
+
+
+def test_the_result_is_the_mean_of_all_when_all_answer() -> None:
+    grid = FakeGrid([answering(update) for update in UPDATES])
+    state = rounds(grid, four_nodes())(begin(), 1)
+    np.testing.assert_allclose(state.vector, START["w"] + np.mean(UPDATES, axis=0), rtol=1e-6)
+    (report,) = grid.of("round")
+    assert report["answered"] == [100, 101, 102, 103]
+    assert (report["round"], report["rounds"], report["attempt"]) == (1, 4, 1)
+    assert (report["loss"], report["accuracy"], report["train_loss"]) == (0.25, 0.5, 0.5)
+    assert (report["examples"], report["failed"], report["rejected"]) == (40, {}, {})
+
+
+def bad_replies() -> list[tuple[ClientAppCallable, str]]:
+    def array(values: Sequence[float], dtype: str = "float32") -> Array:
+        return pack(np.array(values, dtype))
+
+    return [
+        (replying(raw_reply(array([1, np.nan, 3]))), "not-finite: 1 of 3 entries"),
+        (replying(raw_reply(array([np.inf, 2, 3]))), "not-finite: 1 of 3 entries"),
+        (replying(raw_reply(array([1, 2]))), "bad-update: the update is 'float32' (2,)"),
+        (replying(raw_reply(array([1, 2, 3], "int64"))), "bad-update: the update is 'int64'"),
+        (replying(raw_reply(name="v")), "bad-update: want one array"),
+        (replying(raw_reply(metrics={"num-examples": 0, "train-loss": 1.0})), "bad-metrics: num-"),
+        (replying(raw_reply(metrics={"num-examples": -1, "train-loss": 1.0})), "bad-metrics: num"),
+        (replying(raw_reply(metrics={"num-examples": 2**63, "train-loss": 1.0})), "bad-metrics"),
+        (replying(raw_reply(metrics={"num-examples": 1e12, "train-loss": 1.0})), "bad-metrics"),
+        (replying(evaluate_reply(1, {"loss": 1.0})), "bad-records"),
+    ]
+
+
+@pytest.mark.parametrize(("app", "reason"), bad_replies())
+@pytest.mark.parametrize("at", [0, 2, 3])
+def test_a_bad_reply_costs_its_sender_and_nobody_else(
+    app: ClientAppCallable, reason: str, at: int
+) -> None:
+    apps = [answering(update) for update in UPDATES]
+    apps[at] = app
+    grid = FakeGrid(apps)
+    state = rounds(grid, four_nodes())(begin(), 1)
+    honest = [update for i, update in enumerate(UPDATES) if i != at]
+    np.testing.assert_allclose(state.vector, START["w"] + np.mean(honest, axis=0), rtol=1e-6)
+    (report,) = grid.of("round")
+    assert report["answered"] == [100 + i for i in range(4) if i != at]
+    assert report["failed"] == {}
+    rejected = report["rejected"]
+    assert isinstance(rejected, dict)
+    assert list(rejected) == [str(100 + at)]
+    assert rejected[str(100 + at)].startswith(reason)
+
+
+def test_one_that_raises_and_one_that_is_silent_are_named_with_the_reason() -> None:
+    grid = FakeGrid([*map(answering, UPDATES[:3]), raising(RuntimeError("out of\nmemory"))])
+    grid.silent = {101}
+    state = rounds(grid, four_nodes("[round]\ndeadline_s = 9\n"))(begin(), 1)
+    np.testing.assert_allclose(
+        state.vector, START["w"] + np.mean([UPDATES[0], UPDATES[2]], axis=0), rtol=1e-6
+    )
+    (report,) = grid.of("round")
+    assert report["failed"] == {
+        "101": "no answer within 9 s (round.deadline_s)",
+        "103": "RuntimeError: out of memory",
+    }
+    assert grid.timeouts == [9.0]
+
+
+@given(
+    updates=st.lists(
+        st.lists(st.floats(-100, 100, width=32), min_size=3, max_size=3), min_size=2, max_size=8
+    ),
+    examples=st.lists(st.integers(1, 2**53), min_size=8, max_size=8),
+    broken=st.sets(st.integers(0, 7)),
+    cap=st.none() | st.integers(1, 1000),
+)
+def test_any_mix_gives_the_mean_of_exactly_the_accepted(
+    updates: list[list[float]], examples: list[int], broken: set[int], cap: int | None
+) -> None:
+    apps = [
+        raising(ValueError("x")) if i in broken else answering(update, examples=examples[i])
+        for i, update in enumerate(updates)
+    ]
+    kept = [i for i in range(len(updates)) if i not in broken]
+    weights = "" if cap is None else f'weighting = "examples"\nmax_examples = {cap}\n'
+    of = plan(
+        "rounds = 4\n" + weights, "[nodes]\nmin_available = 1\nquorum = 1\n[round]\nattempts = 1\n"
+    )
+    grid = FakeGrid(apps)
+    if not kept:
+        with pytest.raises(StateError, match="missed the quorum"):
+            rounds(grid, of)(begin(), 1)
+        return
+    state = rounds(grid, of)(begin(), 1)
+    counts = np.array([min(examples[i], cap) if cap else 1 for i in kept], np.float64)
+    mean = np.average(np.array([updates[i] for i in kept], np.float64), axis=0, weights=counts)
+    np.testing.assert_allclose(state.vector, START["w"] + mean, rtol=1e-5, atol=1e-4)
+    assert grid.of("round")[0]["answered"] == [100 + i for i in kept]
+
+
+def test_the_next_round_is_not_disturbed_by_the_reused_matrix() -> None:
+    grid = FakeGrid([answering(update) for update in UPDATES])
+    run = rounds(grid, four_nodes())
+    one = run(begin(), 1)
+    kept = one.vector.copy()
+    grid.silent = {100, 101}
+    two = run(one, 2)
+    np.testing.assert_array_equal(one.vector, kept)
+    np.testing.assert_allclose(two.vector, kept + np.mean(UPDATES[2:], axis=0), rtol=1e-6)
+
+
+# --- quorum and attempts ---------------------------------------------------------------------------
+
+
+def test_a_missed_quorum_repeats_the_round() -> None:
+    attempts: list[int] = []
+
+    def flaky(message: Message, context: Context) -> Message:
+        attempts.append(1)
+        if len(attempts) == 1:
+            raise ConnectionError("lost")
+        return answering(UPDATES[1])(message, context)
+
+    grid = FakeGrid([answering(UPDATES[0]), flaky])
+    state = rounds(grid, plan())(begin(), 1)
+    np.testing.assert_allclose(state.vector, START["w"] + np.mean(UPDATES[:2], axis=0), rtol=1e-6)
+    assert grid.of("round")[0]["attempt"] == 2
+    (note,) = grid.of("note")
+    assert note["text"] == "round 1, attempt 1: 1 of 2 nodes gave a usable answer, nodes.quorum = 2"
+    assert note["failed"] == {"101": "ConnectionError: lost"}
+
+
+def test_a_quorum_missed_in_every_attempt_fails_the_run_and_says_who_and_why() -> None:
+    grid = FakeGrid(
+        [answering(UPDATES[0]), raising(OSError("disk full")), replying(evaluate_reply(1, {}))]
+    )
+    of = plan(more="[nodes]\nmin_available = 3\nquorum = 2\n[round]\nattempts = 2\n")
+    with pytest.raises(StateError) as caught:
+        rounds(grid, of)(begin(), 1)
+    assert str(caught.value) == (
+        "round 1 missed the quorum in 2 of 2 attempts: 1 of 3 nodes gave a usable answer in the "
+        "last one, nodes.quorum = 2. node 101: OSError: disk full; node 102: bad-records: records "
+        "'metrics', want 'metrics', 'update'"
+    )
+    assert len(grid.asked) == 2
+    assert grid.of("round") == []
+
+
+def test_people_read_names_where_the_grid_knows_them_and_long_lists_are_cut() -> None:
+    class Named(FakeGrid):
+        def name_of(self, node_id: int) -> str:
+            return f"clinic-{node_id - 100}"
+
+    grid = Named([raising(OSError("no"))] * 23)
+    with pytest.raises(StateError, match=r"clinic-0: OSError: no; clinic-1: .*; and 3 more$"):
+        rounds(grid, plan(more="[round]\nattempts = 1\n"))(begin(), 1)
+
+
+def test_a_round_waits_for_enough_nodes_and_then_goes_on() -> None:
+    waiting = Waiting()
+    grid = FakeGrid([answering(update) for update in UPDATES])
+    grid.away = {100, 101, 102}
+
+    def come_back() -> None:
+        if waiting.time > 1:
+            grid.away.clear()
+
+    grid.before = come_back
+    rounds(grid, four_nodes(), waiting=waiting)(begin(), 1)
+    assert grid.of("round")[0]["answered"] == [100, 101, 102, 103]
+    assert 1 < waiting.time < 2
+
+
+def test_waiting_ends_with_a_sentence() -> None:
+    waiting = Waiting()
+    grid = FakeGrid([answering(UPDATES[0])])
+    run = rounds(grid, plan(more="[nodes]\nwait_s = 5\n"), waiting=waiting)
+    with pytest.raises(StateError, match=r"1 nodes are ready, 2 are needed; waited 5 s \(nodes\.w"):
+        run(begin(), 1)
+    assert 5 <= waiting.time < 6
+
+
+def test_rounds_follow_each_other() -> None:
+    grid = FakeGrid([answering(UPDATES[0])] * 2)
+    with pytest.raises(StateError, match="round 3 cannot follow a state after round 0"):
+        rounds(grid, plan())(begin(), 3)
+
+
+def test_a_model_that_overflows_fails_the_run() -> None:
+    grid = FakeGrid([answering([3e38, 0, 0])] * 2)
+    run = rounds(grid, plan())
+    with (
+        np.errstate(over="ignore"),
+        pytest.raises(StateError, match="the model is no longer finite after round 2"),
+    ):
+        run(run(begin(), 1), 2)
+
+
+# --- cohorts ---------------------------------------------------------------------------------------
+
+
+def cohorts(seed: int, ready: Sequence[int] = range(20), count: int = 200) -> list[list[int]]:
+    of = plan(
+        f"rounds = 4\nseed = {seed}", "[nodes]\nmin_available = 20\nfraction = 0.25\nquorum = 5\n"
+    )
+    run = rounds(FakeGrid([answering(UPDATES[0])]), of)
+    return [run.draw(ready, number, 1) for number in range(1, count + 1)]
+
+
+def test_a_cohort_follows_from_the_seed_and_the_round() -> None:
+    assert cohorts(1) == cohorts(1)
+    assert cohorts(1) != cohorts(2)
+    assert cohorts(1, ready=list(range(20))[::-1]) == cohorts(1)
+    assert all(len(set(drawn)) == 5 and drawn == sorted(drawn) for drawn in cohorts(1))
+
+
+def test_another_attempt_draws_anew() -> None:
+    of = plan(more="[nodes]\nmin_available = 20\nfraction = 0.25\nquorum = 5\n")
+    run = rounds(FakeGrid([answering(UPDATES[0])]), of)
+    assert run.draw(range(20), 1, 1) != run.draw(range(20), 1, 2)
+
+
+def test_a_draw_is_uniform() -> None:
+    """2,000 draws of 5 of 20; chi-square below mean + 5 standard deviations.
+
+    The variance of a count is that of draws without replacement; the second half shows that the
+    bound would notice a node drawn 20 % too often.
+    """
+    draws = 2000
+    counts = np.bincount(np.concatenate(cohorts(3, count=draws)), minlength=20)
+    expected, variance = draws / 4, draws * 0.25 * 0.75
+
+    def statistic(seen: "np.typing.NDArray[np.float64]") -> float:
+        return float(((seen - expected) ** 2 / variance).sum()) * 19 / 20
+
+    bound = 19 + 5 * (2 * 19) ** 0.5
+    assert statistic(counts.astype(float)) < bound
+    skewed = counts.astype(float)
+    skewed[0] *= 1.2
+    skewed[1] *= 0.8
+    assert statistic(skewed) > bound
+
+
+def test_only_drawn_nodes_are_asked() -> None:
+    grid = FakeGrid([answering(UPDATES[0])] * 20)
+    of = plan(more="[nodes]\nmin_available = 20\nfraction = 0.25\nquorum = 5\n")
+    rounds(grid, of)(begin(), 1)
+    assert [len(asked) for asked in grid.asked] == [5]
+    assert grid.of("round")[0]["answered"] == sorted(grid.asked[0])
+
+
+# --- evaluation ------------------------------------------------------------------------------------
+
+
+def evaluating(loss: float, accuracy: float, examples: int) -> ClientAppCallable:
+    def app(message: Message, context: Context) -> Message:
+        if message.metadata.message_type == "evaluate":
+            reply = evaluate_reply(examples, {"loss": loss, "accuracy": accuracy})
+            return Message(reply, reply_to=message)
+        return answering(UPDATES[0])(message, context)
+
+    return app
+
+
+def test_without_central_data_the_nodes_evaluate() -> None:
+    apps = [
+        evaluating(1.0, 0.5, examples=30),
+        evaluating(2.0, 0.8, examples=10),
+        evaluating(float("nan"), 0.1, examples=10),
+        answering(UPDATES[0]),
+    ]
+    grid = FakeGrid(apps)
+    of = plan(
+        'rounds = 4\nweighting = "examples"\nmax_examples = 20', "[nodes]\nmin_available = 4\n"
+    )
+    rounds(grid, of, evaluation=None)(begin(), 1)
+    (report,) = grid.of("round")
+    assert report["loss"] == pytest.approx((20 * 1.0 + 10 * 2.0) / 30)
+    assert report["accuracy"] == pytest.approx((20 * 0.5 + 10 * 0.8) / 30)
+    assert report["evaluated"] == [100, 101]
+    failed = report["evaluation_failed"]
+    assert isinstance(failed, Mapping)
+    assert failed.keys() == {"102", "103"}
+    assert failed["102"] == "bad-metrics: 'loss' must be a finite number, got nan"
+
+
+def test_a_round_stands_though_nobody_can_evaluate() -> None:
+    grid = FakeGrid([answering(UPDATES[0])] * 2)
+    state = rounds(grid, plan(), evaluation=None)(begin(), 1)
+    assert state.round == 1
+    (report,) = grid.of("round")
+    assert report["evaluated"] == []
+    assert "loss" not in report
+
+
+@pytest.mark.parametrize(("every", "due"), [(0, []), (1, [1, 2, 3, 4]), (3, [3, 4])])
+def test_evaluation_is_as_often_as_the_plan_says_and_after_the_last_round(
+    every: int, due: list[int]
+) -> None:
+    grid = FakeGrid([answering(UPDATES[0])] * 2)
+    run = rounds(grid, plan(more=f"[round]\nevaluate_every = {every}\n"))
+    state = begin()
+    for number in range(1, 5):
+        state = run(state, number)
+    assert [report["round"] for report in grid.of("round") if "loss" in report] == due
+
+
+def test_figures_that_json_lacks_are_null() -> None:
+    grid = FakeGrid([answering(UPDATES[0])] * 2)
+    rounds(grid, plan(), evaluation=lambda _: {"loss": float("nan"), "accuracy": 0.1})(begin(), 1)
+    assert grid.of("round")[0]["loss"] is None
+
+
+# --- replies in any order --------------------------------------------------------------------------
+
+
+def messages() -> list[Message]:
+    FakeGrid([])  # gives this process its identity
+    content = instruction(START, round_number=1, plan="x")
+    out = [Message(content, dst_node_id=node, message_type="train") for node in (5, 6, 7, 8)]
+    replies = [Message(raw_reply(pack(np.full(3, m.metadata.dst_node_id, np.float32))), reply_to=m)
+               for m in out]  # fmt: skip
+    replies[3] = Message(Error(2, ""), reply_to=out[3])
+    return replies
+
+
+@given(st.permutations(range(4)))
+def test_no_order_of_replies_matters(order: list[int]) -> None:
+    replies = messages()
+    accepted = Gatherer(3).updates([5, 6, 7, 8, 9], [replies[i] for i in order], "silent")
+    assert accepted.nodes == (5, 6, 7)
+    np.testing.assert_array_equal(accepted.updates[:, 0], [5, 6, 7])
+    assert dict(accepted.failed) == {8: "error 2", 9: "silent"}
+
+
+def test_the_first_of_two_replies_counts_and_strangers_are_not_heard() -> None:
+    replies = messages()
+    answers, failed, rejected = sort_replies([5, 8], [*replies, *messages()], "silent")
+    assert (list(answers), failed) == ([5], {8: "error 2"})
+    assert answers[5] is replies[0].content
+    assert rejected.keys() == {6, 7}
+    assert rejected[6].startswith("not-asked")
+
+
+def test_evaluations_have_no_updates() -> None:
+    assert evaluations([1], [], "silent").updates.shape == (0, 0)
