@@ -10,7 +10,7 @@ from flwr.common.constant import ErrorCode as FlowerErrorCode
 from flwr.common.constant import SType
 from flwr.serverapp import Grid
 
-from fedsec import flwr_compat
+from fedsec import flwr_apps, flwr_compat
 from fedsec.errors import ConfigError
 from fedsec.flwr_compat import Envelope
 from fedsec.wire import headers, records
@@ -129,7 +129,7 @@ def test_a_message_type_is_one_for_us_if_it_is_for_flower(text: str) -> None:
     assert headers.is_message_type(text) == flowers
 
 
-@pytest.mark.parametrize("module", flwr_compat._LAUNCHER)
+@pytest.mark.parametrize("module", flwr_apps._LAUNCHER)
 def test_the_launchers_modules_exist(module: str) -> None:
     """A name that Flower moved away would not be refused any more."""
     try:

@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp.typing import ClientAppCallable
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
 from fedsec.flower.reporting import Json
-from fedsec.flwr_compat import become, make_run, set_message_id
+from fedsec.flwr_compat import Run, become, make_run, set_message_id
 
 APP_RAISED = 2  # Flower's code for an exception in a ClientApp
 COORDINATOR_ID = 1  # Flower's node id of a ServerApp

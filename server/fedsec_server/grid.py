@@ -19,14 +19,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from flwr.app import Message, RecordDict
-from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 from google.protobuf.message import DecodeError
 
 from fedsec import flwr_compat
 from fedsec.errors import ProtocolError, StateError
 from fedsec.flower.reporting import ROUND, Json
+from fedsec.flwr_compat import NodeInfo, Run
 from fedsec.wire.blobs import Blob
 from fedsec.wire.codec import Encoder, decode
 from fedsec.wire.generated import local_pb2

@@ -22,7 +22,7 @@ from pathlib import Path
 from flwr.app import Context, RecordDict, UserConfig
 from flwr.serverapp import ServerApp
 
-from fedsec import flwr_compat
+from fedsec import flwr_apps, flwr_compat
 from fedsec.errors import FedsecError, ProtocolError
 from fedsec.plan import FederationPlan
 from fedsec.wire.generated.local_pb2 import RunCommand, RunStart
@@ -88,16 +88,16 @@ def load_app(start: RunStart, plan: FederationPlan) -> tuple[ServerApp, UserConf
     """
     if plan.built_in:
         config: UserConfig = {PLAN_KEY: start.plan, DIRECTORY_KEY: start.directory}
-        return flwr_compat.load_server_app(start.app), config
+        return flwr_apps.load_server_app(start.app), config
     if not start.app_directory:
         return (
-            flwr_compat.load_server_app(start.app),
-            flwr_compat.flatten_config(plan.app.config),
+            flwr_apps.load_server_app(start.app),
+            flwr_apps.flatten_config(plan.app.config),
         )
     directory = Path(start.app_directory)
-    settings = flwr_compat.app_settings(directory)
-    config = flwr_compat.merge_config(settings.config, plan.app.config)
-    return flwr_compat.load_server_app(settings.server_ref, directory), config
+    settings = flwr_apps.app_settings(directory)
+    config = flwr_apps.merge_config(settings.config, plan.app.config)
+    return flwr_apps.load_server_app(settings.server_ref, directory), config
 
 
 def _receive_start(local: LocalSocket) -> RunStart:

@@ -34,7 +34,7 @@ ROUND, MODEL = "round", "model"  # kinds of events that an app reports and we lo
 _LOG = logging.getLogger(__name__)
 _MAX_QUEUED = 1000
 _SHUT_DOWN = "the coordinator was shut down"
-_OURS = ("run-", "node-", "session-", "certificate-", "rpc-", "person-", "answer-")
+_OURS = ("run-", "node-", "session-", "certificate-", "rpc-", "person-", "answer-", "model-")
 
 
 class RunManager:

@@ -12,9 +12,9 @@ import pytest
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
-from fedsec import flwr_compat
+from fedsec import flwr_apps
 from fedsec.errors import ConfigError
-from fedsec.flwr_compat import AppSettings
+from fedsec.flwr_apps import AppSettings
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +87,7 @@ def digest_of(directory: Path) -> dict[str, str]:
 
 
 def test_an_apps_settings_are_read(tmp_path: Path) -> None:
-    assert flwr_compat.app_settings(write_app(tmp_path)) == AppSettings(
+    assert flwr_apps.app_settings(write_app(tmp_path)) == AppSettings(
         "anapp.server:app",
         "anapp.client:wrapped.app",
         {"rounds": 3, "lr": 0.1, "fast": True, "name": "net", "model.depth": 2},
@@ -120,18 +120,18 @@ def test_a_bad_pyproject_gets_a_sentence(text: str | None, says: str, tmp_path: 
     if text is not None:
         (tmp_path / "pyproject.toml").write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=says):
-        flwr_compat.app_settings(tmp_path)
+        flwr_apps.app_settings(tmp_path)
 
 
 def test_overrides_replace_defaults() -> None:
     defaults = {"rounds": 3, "lr": 0.1, "fast": True, "model.depth": 2}
-    merged = flwr_compat.merge_config(
+    merged = flwr_apps.merge_config(
         defaults, {"lr": 1, "model": {"depth": 5}, "fast": False, "rounds": 4}
     )
     assert merged == {"rounds": 4, "lr": 1.0, "fast": False, "model.depth": 5}
     assert isinstance(merged["lr"], float)
     assert defaults["rounds"] == 3
-    assert flwr_compat.merge_config(defaults, {}) == defaults
+    assert flwr_apps.merge_config(defaults, {}) == defaults
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_overrides_replace_defaults() -> None:
 )
 def test_a_bad_override_gets_a_sentence(overrides: dict[str, object], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        flwr_compat.merge_config({"rounds": 3, "lr": 0.1, "fast": True}, overrides)
+        flwr_apps.merge_config({"rounds": 3, "lr": 0.1, "fast": True}, overrides)
 
 
 def test_an_app_is_loaded_and_its_directory_left_as_it_was(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_an_app_is_loaded_and_its_directory_left_as_it_was(tmp_path: Path) -> No
     before = digest_of(write_app(tmp_path, server=SERVER + more))
     program = (
         "import pathlib, sys\n"
-        "from fedsec.flwr_compat import *\n"
+        "from fedsec.flwr_apps import *\n"
         "directory = pathlib.Path(sys.argv[1])\n"
         "settings = app_settings(directory)\n"
         "client = load_client_app(settings.client_ref, directory)\n"
@@ -187,8 +187,8 @@ def test_an_installed_app_is_loaded_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(write_app(tmp_path)))
-    assert isinstance(flwr_compat.load_client_app("anapp.client:wrapped.app"), ClientApp)
-    assert isinstance(flwr_compat.load_server_app("anapp.server:app"), ServerApp)
+    assert isinstance(flwr_apps.load_client_app("anapp.client:wrapped.app"), ClientApp)
+    assert isinstance(flwr_apps.load_server_app("anapp.server:app"), ServerApp)
     assert not sys.dont_write_bytecode  # nobody's directory is to be left as it is
 
 
@@ -198,11 +198,11 @@ def test_an_installed_app_is_checked_within_its_package(
     write_app(tmp_path, shared="import beside\nHELPER = 1\n")
     (tmp_path / "beside.py").write_text("if len('') > 0:\n    import flwr.cli\n", encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert isinstance(flwr_compat.load_client_app("anapp.client:wrapped.app"), ClientApp)
+    assert isinstance(flwr_apps.load_client_app("anapp.client:wrapped.app"), ClientApp)
     with pytest.raises(ConfigError, match=r"beside\.py, line 2: the app imports flwr.cli"):
-        flwr_compat.load_client_app("beside:app")
+        flwr_apps.load_client_app("beside:app")
     with pytest.raises(ConfigError, match="cannot be loaded: ModuleNotFoundError"):
-        flwr_compat.load_client_app("nowhere:app")
+        flwr_apps.load_client_app("nowhere:app")
 
 
 @pytest.mark.parametrize(
@@ -220,18 +220,18 @@ def test_an_installed_app_is_checked_within_its_package(
 def test_an_app_that_cannot_be_loaded_gets_a_sentence(ref: str, says: str, tmp_path: Path) -> None:
     write_app(tmp_path, broken="1 / 0\n")
     with pytest.raises(ConfigError, match=says):
-        flwr_compat.load_client_app(ref, tmp_path)
+        flwr_apps.load_client_app(ref, tmp_path)
 
 
 def test_a_client_is_no_server(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="must be a flwr ServerApp, got ClientApp"):
-        flwr_compat.load_server_app("anapp.client:wrapped.app", write_app(tmp_path))
+        flwr_apps.load_server_app("anapp.client:wrapped.app", write_app(tmp_path))
 
 
 def test_a_module_of_the_same_name_is_not_taken_for_the_apps(tmp_path: Path) -> None:
     (tmp_path / "textwrap.py").write_text("app = 1\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"module textwrap came from .*, not from .*: rename it"):
-        flwr_compat.load_client_app("textwrap:app", tmp_path)
+        flwr_apps.load_client_app("textwrap:app", tmp_path)
 
 
 REFUSED: dict[str, tuple[str, int, str]] = {
@@ -266,7 +266,7 @@ def test_an_app_that_imports_flowers_launcher_is_refused(name: str, tmp_path: Pa
     write_app(tmp_path, shared="HELPER = 1\n", client="from . import deep\n" + CLIENT, deep=text)
     before = digest_of(tmp_path)
     with pytest.raises(ConfigError) as caught:
-        flwr_compat.load_client_app("anapp.client:wrapped.app", tmp_path)
+        flwr_apps.load_client_app("anapp.client:wrapped.app", tmp_path)
     sentence = str(caught.value)
     assert sentence.startswith(f"{tmp_path}/anapp/deep.py, line {line}: the app imports {module}")
     assert "\n" not in sentence
@@ -289,14 +289,14 @@ ALLOWED = {
 @pytest.mark.parametrize("name", ALLOWED)
 def test_an_app_that_leaves_the_launcher_alone_is_let_pass(name: str, tmp_path: Path) -> None:
     write_app(tmp_path, shared=ALLOWED[name])
-    flwr_compat.check_app_sources(tmp_path, "anapp.client:wrapped.app", "anapp.server:app")
+    flwr_apps.check_app_sources(tmp_path, "anapp.client:wrapped.app", "anapp.server:app")
 
 
 def test_only_what_the_app_imports_is_read(tmp_path: Path) -> None:
     write_app(tmp_path, run_it="from flwr.simulation import run_simulation\n", junk="no python\n")
-    flwr_compat.check_app_sources(tmp_path, "anapp.client:wrapped.app", "anapp.server:app")
+    flwr_apps.check_app_sources(tmp_path, "anapp.client:wrapped.app", "anapp.server:app")
     with pytest.raises(ConfigError, match=r"run_it\.py, line 1"):
-        flwr_compat.check_app_sources(tmp_path, "anapp.run_it:app")
+        flwr_apps.check_app_sources(tmp_path, "anapp.run_it:app")
 
 
 @pytest.mark.parametrize(
@@ -319,7 +319,7 @@ def test_relative_imports_are_followed(importing: str, *, found: bool, tmp_path:
         (tmp_path / name).write_text(text, encoding="utf-8")
 
     def check() -> None:
-        flwr_compat.check_app_sources(tmp_path, "pack.main:app")
+        flwr_apps.check_app_sources(tmp_path, "pack.main:app")
 
     if not found:
         check()
@@ -332,19 +332,19 @@ def test_a_package_runs_its_init(tmp_path: Path) -> None:
     write_app(tmp_path)
     (tmp_path / "anapp" / "__init__.py").write_text("\nimport flwr.cli\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"__init__.py, line 2"):
-        flwr_compat.check_app_sources(tmp_path, "anapp.client:wrapped.app")
+        flwr_apps.check_app_sources(tmp_path, "anapp.client:wrapped.app")
 
 
 def test_imports_in_a_circle_end(tmp_path: Path) -> None:
     write_app(tmp_path, shared="from . import client, server, shared\n")
-    flwr_compat.check_app_sources(tmp_path, "anapp.client:wrapped.app")
+    flwr_apps.check_app_sources(tmp_path, "anapp.client:wrapped.app")
 
 
 @pytest.mark.parametrize("text", ["def f(:\n", "x = '\0'\n"])
 def test_what_is_no_python_is_named(text: str, tmp_path: Path) -> None:
     write_app(tmp_path, shared="\n" + text)
     with pytest.raises(ConfigError, match=r"shared.py, line \d: this is no Python"):
-        flwr_compat.check_app_sources(tmp_path, "anapp.client:wrapped.app")
+        flwr_apps.check_app_sources(tmp_path, "anapp.client:wrapped.app")
 
 
 @pytest.mark.parametrize("ref", ["../secret:app", "/etc/x:app", "a..b:app", ".:app", ":", ""])
@@ -352,6 +352,6 @@ def test_a_reference_cannot_leave_the_directory(ref: str, tmp_path: Path) -> Non
     inside = tmp_path / "inside"
     inside.mkdir()
     (tmp_path / "secret.py").write_text("import flwr.cli", encoding="utf-8")
-    flwr_compat.check_app_sources(inside, ref)
+    flwr_apps.check_app_sources(inside, ref)
     with pytest.raises(ConfigError):
-        flwr_compat.load_client_app(ref, inside)
+        flwr_apps.load_client_app(ref, inside)
