@@ -158,7 +158,9 @@ def test_an_app_is_loaded_and_its_directory_left_as_it_was(tmp_path: Path) -> No
     before = digest_of(write_app(tmp_path, server=SERVER + more))
     program = (
         "import pathlib, sys\n"
+        "from flwr.app import RecordDict\n"
         "from fedsec.flwr_apps import *\n"
+        "from fedsec.flwr_compat import *\n"
         "directory = pathlib.Path(sys.argv[1])\n"
         "settings = app_settings(directory)\n"
         "client = load_client_app(settings.client_ref, directory)\n"
