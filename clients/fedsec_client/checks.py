@@ -1,0 +1,102 @@
+"""`fedsec node check`: is a node's directory in order? No connection is made."""
+
+import importlib.util
+from datetime import datetime
+from pathlib import Path
+
+from fedsec.errors import ConfigError, FedsecError
+from fedsec.files import check_private_directory
+from fedsec.plan import BUILT_IN_APP
+from fedsec_client.enrolment import Enrolment
+from fedsec_client.findings import Finding, State
+from fedsec_client.settings import App, NodeSettings
+from fedsec_client.site import app_directory
+
+
+def check_directory(directory: Path, *, now: datetime) -> list[Finding]:
+    """Returns what was looked at: the settings, apps and data, the identity and its files.
+
+    Args:
+        directory: Of the node.
+        now: Aware time.
+    """
+    return [*check_settings(directory), *check_identity(directory, now=now)]
+
+
+def check_settings(directory: Path) -> list[Finding]:
+    """Returns whether `node.toml` is valid, its apps are there, and something can be trained."""
+    try:
+        settings = NodeSettings.load(directory)
+    except ConfigError as error:
+        return [Finding("settings", State.FAILED, "settings", str(error), "Mend the file.")]
+    found = [Finding("settings", State.OK, detail="node.toml is valid")]
+    for name, app in settings.apps.items():
+        try:
+            found.append(Finding(f"app {name}", State.OK, detail=_check_app(app, directory)))
+        except ConfigError as error:
+            advice = "Install the app, or remove its table."
+            found.append(Finding(f"app {name}", State.FAILED, "app", str(error), advice))
+    unused = sorted(set(settings.apps) - set(settings.policy.allowed_apps))
+    if unused:
+        detail = f"not in policy.allowed_apps: {', '.join(unused)}"
+        found.append(Finding("apps", State.NOTE, detail=detail))
+    found.append(_data(settings))
+    return found
+
+
+def check_identity(directory: Path, *, now: datetime) -> list[Finding]:
+    """Returns whether keys and certificates are there, fit each other, and are closed to others."""
+    try:
+        check_private_directory(directory)
+        enrolment = Enrolment.load(directory)
+        enrolment.check(now=enrolment.principal.not_before)
+    except FedsecError as error:
+        advice = "Mend that; if files are lost, ask for a new invite and join again."
+        return [Finding("identity", State.FAILED, "identity", str(error), advice)]
+    record = enrolment.record
+    detail = f"node {record.name}, signing key {enrolment.signing_fingerprint}"
+    found = [Finding("identity", State.OK, detail=detail)]
+    if not record.root_pinned:
+        detail = "root not pinned: the root's fingerprint was not given at `fedsec node join`"
+        found.append(Finding("root", State.NOTE, detail=detail))
+    return [*found, certificate_finding(enrolment, now=now)]
+
+
+def certificate_finding(enrolment: Enrolment, *, now: datetime) -> Finding:
+    """Returns what this machine's clock says of the node's certificate."""
+    own = enrolment.principal
+    if now > own.not_after:
+        detail = f"ended at {own.not_after:%Y-%m-%d %H:%M:%S} UTC, by this machine's clock"
+        advice = "Ask the coordinator's operator for a new invite and join again."
+        return Finding("certificate", State.FAILED, "expired", detail, advice)
+    if now < own.not_before:
+        detail = f"begins at {own.not_before:%Y-%m-%d %H:%M:%S} UTC, by this machine's clock"
+        return Finding("certificate", State.FAILED, "clock", detail, "Set this machine's clock.")
+    detail = f"valid until {own.not_after:%Y-%m-%d %H:%M:%S} UTC"
+    return Finding("certificate", State.OK, detail=detail)
+
+
+def _check_app(app: App, directory: Path) -> str:
+    """Returns where an app was found.
+
+    Raises:
+        ConfigError: It cannot be found.
+    """
+    if app.directory is not None:
+        path = app_directory(app.directory, directory)
+        if not (path / "pyproject.toml").is_file():
+            raise ConfigError(f"{path} is no Flower app: it has no pyproject.toml")
+        return str(path)
+    module = (app.client or "").partition(":")[0]
+    if importlib.util.find_spec(module.partition(".")[0]) is None:
+        raise ConfigError(f"Python finds no module {module} here")
+    return str(app.client)
+
+
+def _data(settings: NodeSettings) -> Finding:
+    if settings.data:
+        return Finding("data", State.OK, detail=", ".join(sorted(settings.data)))
+    if settings.policy.allowed_apps == [BUILT_IN_APP]:
+        detail = "node.toml names no data set, so this node refuses every plan"
+        return Finding("data", State.NOTE, detail=detail, advice="Add a table [data.NAME].")
+    return Finding("data", State.NOTE, detail="node.toml names no data set")

@@ -1,0 +1,234 @@
+"""Inside a worker: the app is loaded, and each message becomes a reply.
+
+    message --decode--> guard --> app --> reply --encode--> header and content
+                 |        |        |                 |
+                 +--------+--------+-----------------+--> error reply, one sentence
+
+The guard (fedsec.flower.mod) stands around the app, from outside: an unmodified app cannot leave
+it out. An exception's type, text and place go to the coordinator; the traceback, which may show
+data, stays in the worker's log.
+"""
+
+import os
+import socket
+import traceback
+from pathlib import Path
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import Mod
+
+from fedsec import flwr_apps, flwr_compat
+from fedsec.console import safe
+from fedsec.errors import FedsecError, PolicyRefusal, ProtocolError
+from fedsec.flower.mod import guard
+from fedsec.plan import FederationPlan
+from fedsec.wire import codec
+from fedsec.wire.blobs import Blob
+from fedsec.wire.generated.local_pb2 import Ready, Refusal, WorkerCommand, WorkerFrame, WorkerStart
+from fedsec.wire.generated.message_pb2 import Header
+from fedsec.wire.headers import ErrorCode, new_message_id, reply_failure
+from fedsec.wire.local import LocalSocket
+from fedsec.wire.records import Limits
+from fedsec_client.site import PLAN_KEY, Site
+from fedsec_client.statefile import StateFile
+
+_TEXT = 500  # characters of an exception's text that leave the node
+_TASK_ID = 1
+
+
+class _RejectedError(Exception):
+    """The message gets an error reply with this code and sentence."""
+
+    def __init__(self, code: ErrorCode, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+def serve(link: socket.socket) -> None:
+    """Serves the agent at the other end of `link` until it hangs up or says stop."""
+    agent = LocalSocket(link)
+    execution: Execution | None = None
+    while (received := agent.receive()) is not None:
+        data, descriptors = received
+        command = WorkerCommand.FromString(data)
+        match command.WhichOneof("kind"):
+            case "start":
+                execution = _start(agent, command.start)
+            case "task" if execution is not None:
+                execution.serve_one(agent, command.task, descriptors)
+            case _:
+                return
+
+
+def _start(agent: LocalSocket, start: WorkerStart) -> "Execution | None":
+    try:
+        execution = Execution.load(start)
+    except Exception as error:  # noqa: BLE001 - importing somebody's app may raise anything
+        traceback.print_exc()
+        reason = str(error) if isinstance(error, FedsecError) else describe(error, 0)
+        agent.send(WorkerFrame(refusal=Refusal(reason=reason)).SerializeToString())
+        return None
+    agent.send(WorkerFrame(ready=Ready()).SerializeToString())
+    return execution
+
+
+class Execution:
+    """One run in this process.
+
+    Args:
+        app: Answers messages.
+        mod: Stands around the app.
+        context: The app's; its state is kept in `state_file`.
+        state_file: Saved after each message.
+        site: What the agent says.
+    """
+
+    def __init__(
+        self, app: ClientApp, mod: Mod, context: Context, state_file: StateFile, site: Site
+    ) -> None:
+        self._app = app
+        self._mod = mod
+        self._context = context
+        self._state_file = state_file
+        self._site = site
+        self._limits = Limits(max_content=site.max_content_bytes)
+
+    @classmethod
+    def load(cls, start: WorkerStart) -> "Execution":
+        """Loads the app of a run.
+
+        Raises:
+            FedsecError: The app, its configuration or its saved state cannot be used.
+        """
+        plan = FederationPlan.parse(start.plan)
+        site = Site.model_validate_json(start.settings_json)
+        flwr_compat.check_version()
+        flwr_compat.become(start.run_id, start.node_id, _TASK_ID)
+        app, run_config = _load_app(plan, start.plan, site)
+        state_file = StateFile(Path(start.state_directory))
+        context = Context(
+            run_id=start.run_id,
+            node_id=start.node_id,
+            node_config=dict(site.node_config),
+            state=state_file.load(),
+            run_config=run_config,
+        )
+        return cls(app, guard(plan, _agreed), context, state_file, site)
+
+    def serve_one(self, agent: LocalSocket, instruction: Header, descriptors: list[int]) -> None:
+        """Answers one message; the content's descriptor is closed."""
+        header, content = self.answer(instruction, descriptors)
+        frame = WorkerFrame(reply=header).SerializeToString()
+        if content is None:
+            agent.send(frame)
+            return
+        with content:
+            agent.send(frame, (content.fd,))
+
+    def answer(self, instruction: Header, descriptors: list[int]) -> codec.Encoded:
+        """Returns the reply to one message, whatever happens."""
+        try:
+            return self._answer(instruction, descriptors)
+        except _RejectedError as error:
+            return reply_failure(instruction, error.code, error.reason), None
+
+    def _answer(self, instruction: Header, descriptors: list[int]) -> codec.Encoded:
+        reply = self._run(self._decode(instruction, descriptors))
+        _check_reply(reply, instruction)
+        try:
+            self._state_file.save(self._context.state)
+        except FedsecError as error:
+            raise _app_failed(f"its context.state cannot be kept: {error}") from error
+        flwr_compat.set_message_id(reply, new_message_id())
+        try:
+            return codec.Encoder(self._limits).encode_many((reply,))[0]
+        except ProtocolError as error:
+            raise _app_failed(f"its reply cannot be sent: {error.detail}") from error
+
+    def _decode(self, instruction: Header, descriptors: list[int]) -> Message:
+        try:
+            if not descriptors:
+                return codec.decode(instruction, None, limits=self._limits)
+            with Blob.adopt(descriptors[0], instruction.bulk.length) as content:
+                return codec.decode(instruction, content.view(), limits=self._limits)
+        except ProtocolError as error:
+            raise _RejectedError(
+                ErrorCode.MESSAGE_UNAVAILABLE, f"the node could not read the message: {error}"
+            ) from error
+        except MemoryError as error:
+            raise self._out_of_memory(error) from error
+
+    def _run(self, message: Message) -> Message:
+        try:
+            return self._mod(message, self._context, self._app)
+        except PolicyRefusal as error:
+            raise _RejectedError(ErrorCode.MOD_FAILED_PRECONDITION, f"refused: {error}") from error
+        except ProtocolError as error:
+            why = f"the node could not use the message: {error}"
+            raise _RejectedError(ErrorCode.MOD_FAILED_PRECONDITION, why) from error
+        except MemoryError as error:
+            raise self._out_of_memory(error) from error
+        except (Exception, SystemExit) as error:
+            traceback.print_exc()
+            if _is_about_memory(error):
+                raise self._out_of_memory(error) from error
+            raise _app_failed(describe(error, 1)) from error
+
+    def _out_of_memory(self, error: BaseException) -> _RejectedError:
+        limit = f"limits.memory_mb = {self._site.memory_mb}" if self._site.memory_mb else "it has"
+        return _app_failed(f"it needs more memory than {limit}: {safe(error, _TEXT)}")
+
+
+def describe(error: BaseException, depth: int) -> str:
+    """Returns an exception's type, text (cut) and place, on one line.
+
+    Args:
+        error: As caught.
+        depth: How many of the outermost frames are ours and not worth naming.
+    """
+    frames = traceback.extract_tb(error.__traceback__)[depth:]
+    where = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""  # noqa: PTH119 - text, no file
+    text = safe(error, _TEXT)
+    return f"{type(error).__name__}{': ' if text else ''}{text}{where}"
+
+
+def _load_app(
+    plan: FederationPlan, plan_text: str, site: Site
+) -> tuple[ClientApp, dict[str, bool | int | float | str]]:
+    if plan.built_in:
+        return flwr_apps.load_client_app(site.client), {PLAN_KEY: plan_text}
+    if not site.directory:
+        config = flwr_apps.flatten_config(plan.app.config)
+        return flwr_apps.load_client_app(site.client), config
+    directory = Path(site.directory)
+    settings = flwr_apps.app_settings(directory)
+    config = flwr_apps.merge_config(settings.config, plan.app.config)
+    return flwr_apps.load_client_app(settings.client_ref, directory), config
+
+
+def _agreed(plan: FederationPlan) -> None:
+    """The agent asked the site's policy before it started this worker for the plan."""
+
+
+def _check_reply(reply: object, instruction: Header) -> None:
+    if not isinstance(reply, Message):
+        raise _app_failed(f"it returned {type(reply).__name__} where a Message is due")
+    of = flwr_compat.envelope(reply)
+    want = (instruction.message_id, instruction.dst_node_id, instruction.src_node_id)
+    if (of.reply_to, of.src_node_id, of.dst_node_id) != want:
+        raise _app_failed(
+            "its Message does not answer the one it was given; make it with reply_to=message"
+        )
+
+
+def _app_failed(reason: str) -> _RejectedError:
+    return _RejectedError(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, f"the app failed: {reason}")
+
+
+def _is_about_memory(error: BaseException) -> bool:
+    """Whether torch says in its own way that it got no memory."""
+    return isinstance(error, RuntimeError) and (
+        "can't allocate memory" in str(error) or "not enough memory" in str(error)
+    )
