@@ -66,11 +66,18 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str =
     """Returns a table whose cells are taken literally.
 
     Args:
-        columns: Headings; one that begins with ``>`` is aligned to the right.
+        columns: Headings; one that begins with ``>`` is aligned to the right. All of them empty:
+            no line of headings.
         rows: Per row one value per column; None shows as a dash. Each passes through `safe`.
         title: Shown above, if not empty.
     """
-    made = Table(title=title or None, title_justify="left", pad_edge=False, box=None)
+    made = Table(
+        title=title or None,
+        title_justify="left",
+        show_header=any(columns),
+        pad_edge=False,
+        box=None,
+    )
     for column in columns:
         right = column.startswith(">")
         made.add_column(

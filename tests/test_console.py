@@ -47,6 +47,13 @@ def test_cells_are_taken_literally(capsys: pytest.CaptureFixture[str]) -> None:
     assert "x" * 100 in out  # no terminal, so nothing is cut or wrapped
 
 
+def test_a_table_without_headings_has_no_line_for_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    console.show(console.table(["", ""], [["name", "north"]]))
+    assert capsys.readouterr().out == "name  north\n"
+
+
 def test_a_long_line_is_not_wrapped(capsys: pytest.CaptureFixture[str]) -> None:
     console.say("fedsec-invite-1:" + "A" * 300 + " [bold]")
     assert capsys.readouterr().out == "fedsec-invite-1:" + "A" * 300 + " [bold]\n"

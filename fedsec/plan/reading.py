@@ -18,6 +18,7 @@ from fedsec.plan.allowed import allowed_keys, allowed_values
 Value = TypeVar("Value", bound=BaseModel)
 MAX_SHOWN = 80  # characters of a value in a message
 MAX_LISTED = 50  # errors in a message: who sends a plan may send a bad one on purpose
+MAX_DOTS = 256  # in a line: the parser's time and memory grow with the square of a key's parts
 
 
 def read_toml(model: type[Value], text: str, *, what: str, max_bytes: int = 1 << 20) -> Value:
@@ -34,9 +35,14 @@ def read_toml(model: type[Value], text: str, *, what: str, max_bytes: int = 1 <<
     """
     if len(text.encode(errors="replace")) > max_bytes:
         raise ConfigError(f"{what} is longer than {max_bytes} bytes")
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.count(".") > MAX_DOTS:
+            raise ConfigError(
+                f"{what}, line {number}: more than {MAX_DOTS} dots; break a long list into lines"
+            )
     try:
         given = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError also of an integer of 4301 digits
         raise ConfigError(f"{what} is not TOML: {error}") from error
     return read_mapping(model, given, what=what)
 

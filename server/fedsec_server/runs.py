@@ -93,7 +93,7 @@ class RunManager:
             ConfigError: The plan is wrong, or names an app that is not installed here.
             StateError: The coordinator is shutting down, or too many runs are queued.
         """
-        plan = FederationPlan.parse(plan_toml)
+        plan = await asyncio.to_thread(FederationPlan.parse, plan_toml)  # it may take its time
         self._app(plan)
         if self._closing:
             raise StateError("the coordinator is shutting down; submit the plan when it is back")
