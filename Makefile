@@ -3,6 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+WHOLE  := tests/end_to_end tests/simulations
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: help demo test check static doctest examples wheel proto bench clean
@@ -22,8 +23,9 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## a federation of ten nodes on this machine, from nothing to a trained model
 	@$(BIN)/fedsec demo
 
-test: $(READY)  ## every test
-	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+test: $(READY)  ## every test: first those that share the cores, then those with whole federations
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report= $(addprefix --ignore=,$(WHOLE))
+	@$(BIN)/python -m pytest --cov --cov-append --cov-report=term:skip-covered $(WHOLE)
 
 check: static doctest test examples wheel  ## all that CI runs
 

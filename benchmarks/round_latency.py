@@ -12,9 +12,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import common
-from fedsec_sim.loopback import LoopbackFederation
 
 from fedsec_sim.flower_runtime import flower_runtime
+from fedsec_sim.loopback import LoopbackFederation
 
 APP = Path(__file__).parent / "roundtrip_app"
 NODES = 3

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc
@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from google.protobuf.message import DecodeError
 
+from fedsec.console import format_duration
 from fedsec.errors import ConfigError, FedsecError, IdentityError, ProtocolError, StateError
 from fedsec.files import make_private_directory, write_public
 from fedsec.identity.authorities import read_fingerprint
@@ -52,6 +53,7 @@ from fedsec_client.versions import protocol_version
 
 ENROL = "/fedsec.v1.Enrolment/Enrol"
 TIMEOUT_S = 30.0
+ROUNDED_S = 300
 _NEW_INVITE = "ask the coordinator's operator for a new one (`fedsec node invite`)"
 _ADVICE = {
     **ADVICE,
@@ -194,8 +196,15 @@ def _check(
 
 
 def _lag(offset_s: float) -> str:
-    length = timedelta(seconds=abs(round(offset_s)))
-    return f"{length} behind" if offset_s > 0 else f"{length} ahead of"
+    """Returns how far this clock is off, to the minute where it is off by more than that.
+
+    >>> _lag(10_799), _lag(-108_001), _lag(70)
+    ('3 h 0 min behind', '1 d 6 h ahead of', '1 min 10 s behind')
+    """
+    length = abs(offset_s)
+    if length > ROUNDED_S:
+        length = 60 * round(length / 60)
+    return f"{format_duration(length)} {'behind' if offset_s > 0 else 'ahead of'}"
 
 
 def _record(reply: EnrolReply, principal: Principal, *, pinned: bool, now: datetime) -> Record:

@@ -22,7 +22,7 @@ Read = Callable[[], Awaitable[bytes | None]]
 Write = Callable[[bytes], Awaitable[None]]
 
 
-class CallFailed(Exception):  # noqa: N818 - not an error of ours: how a handler says "no"
+class CallFailed(Exception):
     """What `Call.fail` raises; the gate answers it with exactly this status."""
 
     def __init__(self, status: grpc.StatusCode, sentence: str, code: str = "") -> None:

@@ -17,16 +17,18 @@ from datetime import datetime
 import grpc.aio
 
 from fedsec.errors import ConfigError
+from fedsec.files import check_private_directory
 from fedsec.identity.names import Kind
 from fedsec.wire.call import Method
 from fedsec.wire.channels import listen
 from fedsec.wire.denylist import Denylist
 from fedsec.wire.gate import Gate, utc_now
+from fedsec.wire.options import MAX_MESSAGE_BYTES, SERVER_OPTIONS
 from fedsec.wire.rates import RateLimiter
 from fedsec.wire.streams import UploadLimits, Uploads
 from fedsec_server.admin import AdminService
 from fedsec_server.authorities import Authorities, load_authorities
-from fedsec_server.enrol import EnrolmentService
+from fedsec_server.enrol import MAX_MESSAGE, EnrolmentService
 from fedsec_server.events import Recorder
 from fedsec_server.exchange import Exchange
 from fedsec_server.fleet import FleetService
@@ -75,6 +77,12 @@ class _Port:
     clients: Kind | None
     methods: list[Method]
     limiter: RateLimiter
+    max_message: int = MAX_MESSAGE_BYTES
+
+    @property
+    def options(self) -> tuple[tuple[str, int], ...]:
+        received = {"grpc.max_receive_message_length": self.max_message}
+        return tuple({**dict(SERVER_OPTIONS), **received}.items())
 
 
 @asynccontextmanager
@@ -89,11 +97,13 @@ async def coordinate(
         clock: Aware UTC.
 
     Raises:
-        ConfigError: A setting or a file is wrong, a root key lies in the directory, or an address
-            cannot be listened on.
+        ConfigError: A setting or a file is wrong, the directory is open to others, a root key lies
+            in it, or an address cannot be listened on.
         IdentityError: An authority cannot be used.
         StateError: The database is of a newer version.
     """
+    for directory in (layout.directory, layout.authorities):
+        check_private_directory(directory.resolve())
     refuse_root_key(layout.directory)
     settings = load_settings(layout)
     authorities = load_authorities(layout, now=clock())
@@ -186,7 +196,8 @@ class _Parts:
                 clock=self.clock,
             )
             credentials = self.certificate.listener(port.clients).credentials
-            listener = await listen(port.address, credentials, gate.generic_handler(port.methods))
+            handler = gate.generic_handler(port.methods)
+            listener = await listen(port.address, credentials, handler, options=port.options)
             servers.append(listener.server)
             host = bare_host(port.address)
             addresses[port.name] = (
@@ -203,7 +214,7 @@ class _Parts:
         calls = RateLimiter(limits.calls_per_s, limits.calls_burst)
         attempts = RateLimiter(limits.enrolments_per_s, limits.enrolments_burst)
         return [
-            _Port("enrol", where.enrol, None, enrolment.methods(), attempts),
+            _Port("enrol", where.enrol, None, enrolment.methods(), attempts, MAX_MESSAGE),
             _Port("fleet", where.fleet, Kind.NODE, self._fleet().methods(), calls),
             _Port("admin", where.admin, Kind.PERSON, self._admin().methods(), calls),
         ]

@@ -23,6 +23,7 @@ from fedsec_server.state.store import Store
 from fedsec_server.state.values import CertificateRecord, NodeRecord
 from fedsec_server.versions import speaks
 
+MAX_MESSAGE = 32 << 10  # bytes; a signing request is at most 16 KiB, the rest is small
 _ENROL = "/fedsec.v1.Enrolment/Enrol"
 
 

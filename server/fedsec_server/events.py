@@ -13,7 +13,9 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from fedsec.console import safe
+from fedsec.errors import ProtocolError
 from fedsec.wire.call import Refusal
+from fedsec.wire.rates import RateLimiter
 from fedsec_server.logs import event_fields
 from fedsec_server.plain import plain
 from fedsec_server.state.models import SPIFFE
@@ -24,6 +26,7 @@ _LOG = logging.getLogger("fedsec.events")
 PAGE = 500  # events that a watcher gets at a time
 _KIND = 64  # characters
 _REFUSALS_AT_ONCE = 32  # refusals on their way to the database at a time
+_STRANGERS_PER_S, _STRANGERS_BURST = 5.0, 500  # refusals of those who have no certificate
 
 
 def run_subject(run_id: int) -> str:
@@ -50,6 +53,7 @@ class Recorder:
         self._wakers_lock = threading.Lock()
         self._refusals: set[asyncio.Future[Event]] = set()
         self._unrecorded = 0
+        self._strangers = RateLimiter(_STRANGERS_PER_S, _STRANGERS_BURST, max_keys=1)
 
     def record(
         self,
@@ -93,9 +97,10 @@ class Recorder:
         """Records an RPC that the gate refused. Does not wait for the database.
 
         A flood of refusals does not pile up: what is too much at a time is counted, and the next
-        one that is recorded carries the count.
+        one that is recorded carries the count. Nor does it fill the disk: strangers, who may come
+        from any number of addresses, have one budget together.
         """
-        if len(self._refusals) >= _REFUSALS_AT_ONCE:
+        if len(self._refusals) >= _REFUSALS_AT_ONCE or not self._affords(refusal):
             self._unrecorded += 1
             return
         unreported, self._unrecorded = refusal.unreported + self._unrecorded, 0
@@ -113,6 +118,14 @@ class Recorder:
         future = loop.run_in_executor(None, self.record, "rpc-refused", subject, detail)
         self._refusals.add(future)
         future.add_done_callback(self._refusal_recorded)
+
+    def _affords(self, refusal: Refusal) -> bool:
+        if refusal.principal is None:
+            try:
+                self._strangers.take("")
+            except ProtocolError:
+                return False
+        return True
 
     def _refusal_recorded(self, future: asyncio.Future[Event]) -> None:
         self._refusals.discard(future)

@@ -19,7 +19,13 @@ from fedsec.wire.content import Manifest
 from fedsec.wire.generated.fleet_pb2 import Ack, Cancel, CoordinatorFrame, RunEnd, RunOffer
 from fedsec.wire.generated.local_pb2 import NodeInfo, NodeRefusal, Nodes
 from fedsec.wire.generated.message_pb2 import Header
-from fedsec.wire.headers import COORDINATOR_NODE_ID, ErrorCode, check_header, reply_failure
+from fedsec.wire.headers import (
+    COORDINATOR_NODE_ID,
+    MAX_HEADER_BYTES,
+    ErrorCode,
+    check_header,
+    reply_failure,
+)
 from fedsec_server.contents import Contents
 from fedsec_server.deliveries import (
     Acknowledge,
@@ -37,6 +43,7 @@ from fedsec_server.mailbox import Mailboxes
 from fedsec_server.sessions import Member, Session
 
 RETIRE_S = 2.0  # in which a node may hang up the session that it has replaced
+_ID_SHOWN = 64  # characters of what a refused reply names; an id has 32
 
 _CODES = {
     Why.LOST: ErrorCode.NODE_UNAVAILABLE,
@@ -139,18 +146,20 @@ class Exchange:
         """
         node_id, reply_to = member.node_id, header.reply_to
         try:
+            _check_size(member, header)
             check_header(header, max_bytes=self._max_content)
             self._boxes.owed(node_id, reply_to)
             content = self._claim(member, header)
             delivery = self._boxes.answer(node_id, header)
         except ProtocolError as error:
             self._apply(self._boxes.spoil(node_id, reply_to, error.detail))
-            self._acknowledge(node_id, reply_to, f"{error.code}: {error.detail}")
+            shown = reply_to[:_ID_SHOWN]  # what waits for a node that does not read is bounded
+            self._acknowledge(node_id, shown, f"{error.code}: {error.detail}")
             detail = {
                 "node": member.name,
                 "code": error.code,
                 "reason": error.detail,
-                "reply_to": reply_to,
+                "reply_to": shown,
             }
             known = header.run_id if header.run_id in self._runs else None
             self._journal.note("reply-refused", member.spiffe_id, detail, known)
@@ -363,6 +372,14 @@ class Exchange:
         self._timer = None
         # A timer may fire a hair early; the loop's own granularity is what it may be off by.
         self._apply(self._boxes.tick(self._loop.time() + 0.001))
+
+
+def _check_size(member: Member, header: Header) -> None:
+    """Counts fields that are unknown here, too: they would travel on with the others."""
+    size = header.ByteSize()
+    if size > MAX_HEADER_BYTES:
+        what = f"a header of {size} bytes, at most {MAX_HEADER_BYTES} accepted"
+        raise ProtocolError(member.name, "too-large", what)
 
 
 def _check_instruction(run_id: int, header: Header) -> None:

@@ -56,6 +56,7 @@ MAX_REASON = 1000  # characters of a node's reason for refusing a run
 _ID_LENGTH = 32
 # Of one node, before its session is ended; one that was away for long may bring many late replies.
 _REFUSALS_PER_S, _REFUSALS_BURST = 1.0, 300
+_SESSIONS_PER_S, _SESSIONS_BURST = 1.0, 60  # that one node may begin; each is recorded for good
 
 Renew = Callable[[Principal, RenewRequest], Awaitable[RenewReply]]
 
@@ -90,6 +91,7 @@ class FleetService:
         self._renew = renew
         self._members: dict[str, Member] = {}  # by SPIFFE id; who was revoked passes no gate
         self._refusals = RateLimiter(_REFUSALS_PER_S, _REFUSALS_BURST)
+        self._beginnings = RateLimiter(_SESSIONS_PER_S, _SESSIONS_BURST)
 
     def methods(self) -> list[Method]:
         """Returns one row per RPC of the port."""
@@ -111,6 +113,7 @@ class FleetService:
 
     async def _session(self, call: Call) -> None:
         member = await self._member(call)
+        self._beginnings.take(member.spiffe_id)
         hello = await self._hello(call, member)
         if hello is None:
             return

@@ -8,10 +8,15 @@ from fedsec.identity.leaves import Lifetimes
 from fedsec.identity.names import Kind, Principal
 from fedsec.wire.gate import utc_now
 from fedsec.wire.generated.fleet_pb2 import RenewReply, RenewRequest
+from fedsec.wire.rates import RateLimiter
 from fedsec_server.authorities import Authorities
 from fedsec_server.journal import Journal
 from fedsec_server.state.store import Store
 from fedsec_server.state.values import CertificateRecord, NodeState
+
+# Of one node in the life of a certificate; one is needed. Each is a row, and one more when the
+# node is revoked: a hoard would make the revocation slow.
+PER_LIFE = 20
 
 
 class Renewals:
@@ -41,6 +46,7 @@ class Renewals:
         self._journal = journal
         self._lifetimes = lifetimes
         self._clock = clock
+        self._budget = RateLimiter(PER_LIFE / lifetimes.node.total_seconds(), PER_LIFE)
 
     async def renew(self, principal: Principal, request: RenewRequest) -> RenewReply:
         """Returns a certificate for the key of the request, to the identity that asks.
@@ -51,7 +57,9 @@ class Renewals:
 
         Raises:
             IdentityError: The node is not enrolled (any more), or the request was refused.
+            ProtocolError: ``rate``: it renewed too often.
         """
+        self._budget.take(principal.spiffe_id)
         chain_pem, record = await self._journal.write(self._issue, principal, request.csr_der)
         detail = {"serial": f"{record.serial:x}", "expires_at": record.not_after}
         self._journal.note("certificate-renewed", principal.spiffe_id, detail)

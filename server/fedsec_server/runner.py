@@ -194,7 +194,7 @@ class Runner:
                 cwd=self._start.directory,
                 pass_fds=(descriptor,),
                 start_new_session=True,
-                env={**os.environ, **_ENVIRONMENT},
+                env=environment(os.environ),
             )
         finally:
             os.close(log)
@@ -312,6 +312,20 @@ class Runner:
             if content is not None:
                 content.close()
         self._outgoing.clear()
+
+
+def environment(source: Mapping[str, str]) -> dict[str, str]:
+    """Returns the environment of a run process: the coordinator's without our own variables.
+
+    One of those may hold the passphrase of the root's key, which is no business of an app.
+
+    >>> environment({"PATH": "/bin", "FEDSEC_CA_PASSPHRASE": "x"})["PATH"]
+    '/bin'
+    >>> "FEDSEC_CA_PASSPHRASE" in environment({"FEDSEC_CA_PASSPHRASE": "x"})
+    False
+    """
+    kept = {name: value for name, value in source.items() if not name.startswith("FEDSEC_")}
+    return {**kept, **_ENVIRONMENT}
 
 
 def _signal_name(number: int) -> str:

@@ -145,7 +145,7 @@ def run_demo(directory: Path, nodes: int, rounds: int, screen: Screen) -> Report
     """
     started = time.monotonic()
     with LoopbackFederation(directory) as federation:
-        screen.step(f"root, three issuing CAs and a coordinator made in {directory}")
+        screen.step(f"root, three issuing CAs and a coordinator made in {_short(str(directory))}")
         joined = [
             federation.join(f"node-{index}", federation.default_settings(index, nodes))
             for index in range(nodes)
@@ -302,13 +302,19 @@ def show_report(report: Report) -> None:
     ]
     if report.killed:
         rows.append((report.killed, _absence(report)))
-    rows += [("model", report.model), ("logs", report.logs)]
+    rows += [("model", _short(report.model)), ("logs", _short(report.logs))]
     say("")
     show(table(["", ""], rows))
     say("")
     say("To look around, start its coordinator again, and ask it from another shell:")
-    say(f"  fedsec server start {report.directory}/coordinator")
-    say(f"  fedsec run show last --dir {report.directory}/coordinator")
+    say(f"  fedsec server start {_short(report.directory)}/coordinator")
+    say(f"  fedsec run show last --dir {_short(report.directory)}/coordinator")
+
+
+def _short(path: str) -> str:
+    """Returns a path as seen from the current directory, if it lies below."""
+    here = Path.cwd()
+    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path
 
 
 def _absence(report: Report) -> str:

@@ -124,6 +124,7 @@ class FakeCoordinator:
         self.fetched: list[tuple[bytes, int]] = []
         self.renewals = 0
         self.auto_ack = True
+        self.replace_after_s = 0.0  # the real one leaves 2 s to switch from session to session
         self.refuse_next: tuple[str, str] | None = None
         self.stall_at: int | None = None  # the chunk at which the next fetch falls silent
         self.stall_store_at: int | None = None  # the chunk before which a store is not read on
@@ -217,7 +218,8 @@ class FakeCoordinator:
             await writer
             return
         if self._latest is not None:
-            self._latest.refuse("replaced", "a newer session has taken over")
+            why = ("replaced", "a newer session has taken over")
+            asyncio.get_running_loop().call_later(self.replace_after_s, self._latest.refuse, *why)
         self._latest = session
         session.send(welcome=Welcome(node_id=NODE_ID, name="clinic-1", software="fake"))
         self._sessions.put_nowait(session)

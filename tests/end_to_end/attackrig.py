@@ -42,7 +42,7 @@ from tests.wire.gated import unary
 
 Reply = TypeVar("Reply", bound=Proto)
 CONTENT = bytes(range(256)) * (3 << 12)  # 3 MiB: three chunks
-MANY_ENROLMENTS = "\n[limits]\nenrolments_per_s = 1000.0\nenrolments_burst = 1000\n"
+MANY_ENROLMENTS = "enrolments_per_s = 1000.0\nenrolments_burst = 1000\n"
 
 
 class Skewed:
@@ -75,9 +75,7 @@ class Siege:
 
     def node(self, name: str, holder: Holder | None = None) -> ScriptedNode:
         """Returns an enrolled node with a connection of its own."""
-        return ScriptedNode(
-            self.records[name], self.channel("fleet", holder or self.holders[name])
-        )
+        return ScriptedNode(self.records[name], self.channel("fleet", holder or self.holders[name]))
 
     async def ready(self, name: str) -> ScriptedNode:
         """Returns a node that takes part in the run."""
@@ -129,9 +127,7 @@ class Siege:
     ) -> Reply:
         """Calls the admin listener as a person of that role."""
         channel = self.channel("admin", self.place.issue(Kind.PERSON, "ann", role))
-        data = await unary(
-            channel, f"/fedsec.v1.Admin/{method}", request.SerializeToString(), 20
-        )
+        data = await unary(channel, f"/fedsec.v1.Admin/{method}", request.SerializeToString(), 20)
         return reply.FromString(data)
 
     async def invite(self, name: str) -> Invite:
@@ -193,7 +189,7 @@ def pki_of(place: Place) -> Pki:
 
 @asynccontextmanager
 async def siege(
-    directory: Path, *, settings: str = "", clock: Callable[[], datetime] = utc_now
+    directory: Path, *, limits: str = "", clock: Callable[[], datetime] = utc_now
 ) -> AsyncIterator[Siege]:
     """Starts a coordinator with two enrolled nodes, "good" and "evil".
 
@@ -201,8 +197,8 @@ async def siege(
     it gets content and has its answer taken.
     """
     place = make_place(directory)
-    with place.layout.settings.open("a") as file:
-        file.write(settings)
+    text = place.layout.settings.read_text()
+    place.layout.settings.write_text(text.replace("[limits]\n", f"[limits]\n{limits}"))
     enrolled = {name: place.enrol(name) for name in ("good", "evil")}
     store = Store.open(place.layout.database)
     try:

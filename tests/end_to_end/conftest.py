@@ -1,7 +1,6 @@
 """One federation of real processes for all tests of faults; each leaves it whole."""
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,10 +36,7 @@ def session_pullers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Puller
     directory = tmp_path_factory.mktemp("pullers")
     gate = directory / "gate"
     gate.mkdir()
-    environment = {
-        "PYTHONPATH": os.pathsep.join([str(pulls.SITE), os.environ.get("PYTHONPATH", "")])
-    }
-    with LoopbackFederation(directory / "federation", environment=environment) as federation:
+    with LoopbackFederation(directory / "federation", environment=pulls.ENVIRONMENT) as federation:
         nodes = [
             federation.join(f"node-{index}", pulls.settings(index, gate)) for index in range(3)
         ]

@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,6 +15,7 @@ from fedsec.wire.generated import admin_pb2 as pb
 from fedsec_sim.loopback import LoopbackFederation
 
 SITE = Path(__file__).parent / "site"  # on the path of every program
+ENVIRONMENT = {"PYTHONPATH": os.pathsep.join([str(SITE), os.environ.get("PYTHONPATH", "")])}
 RATE = np.float32(0.5)
 SMALL = 1000
 
@@ -59,7 +62,7 @@ def settings(partition: int, gate: Path) -> str:
     """The `node.toml` of a node with the target `partition`."""
     return (
         "schema = 1\n[limits]\nthreads = 1\n"
-        '[policy]\nallowed_tasks = ["pulling:TASK"]\n'
+        '[policy]\nallowed_tasks = ["pulling:TASK"]\nmin_nodes = 1\n'
         f'[data.pulls]\nconnector = "none"\npartition = {partition}\ngate = "{gate}"\n'
     )
 
@@ -70,22 +73,30 @@ def update(weights: np.ndarray, partition: int) -> np.ndarray:
     return (weights - RATE * (weights - target)) - weights
 
 
+class Event(NamedTuple):
+    """What happened in a run; `at` in Unix seconds."""
+
+    kind: str
+    detail: dict
+    at: float
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a run left behind.
 
     Attributes:
         run: As the coordinator knows it.
-        events: All of them, in order: kind and detail.
+        events: All of them, in order.
         names: Of the nodes by id, as text.
     """
 
     run: pb.Run
-    events: list[tuple[str, dict]]
+    events: list[Event]
     names: dict[str, str]
 
     def rounds(self) -> list[dict]:
-        return [detail for kind, detail in self.events if kind == "round"]
+        return [event.detail for event in self.events if event.kind == "round"]
 
     def answered(self, round_number: int) -> set[str]:
         return {self.names[str(node)] for node in self.rounds()[round_number - 1]["answered"]}
@@ -118,14 +129,15 @@ class Outcome:
 def outcome(federation: LoopbackFederation, run_id: int) -> Outcome:
     """Returns what became of a run that has ended."""
 
-    async def follow() -> tuple[pb.Run, list[tuple[str, dict]]]:
+    async def follow() -> tuple[pb.Run, list[Event]]:
         run, events = pb.Run(), []
         request = pb.WatchRunRequest(run_id=run_id)
         async for each in federation.admin.stream("WatchRun", request, pb.RunEvent):
             if each.WhichOneof("kind") == "run":
                 run = each.run
             else:
-                events.append((each.event.kind, json.loads(each.event.detail_json)))
+                detail = json.loads(each.event.detail_json)
+                events.append(Event(each.event.kind, detail, each.event.at))
         return run, events
 
     run, events = asyncio.run(follow())
@@ -136,6 +148,7 @@ def outcome(federation: LoopbackFederation, run_id: int) -> Outcome:
 def hold(gate: Path, partitions: Iterable[int]) -> None:
     """Lets these nodes wait in training, from their next step on."""
     for partition in partitions:
+        (gate / f"held-{partition}").unlink(missing_ok=True)  # of one that was killed there
         (gate / f"hold-{partition}").touch()
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -53,10 +54,25 @@ def federation(
 
 
 @pytest.fixture(scope="module")
-def simulation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlowerRuntime]:
+def simulated(
+    apps: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[object]]]:
+    """What the apps report from Flower's simulation, which runs while our federation starts."""
     directory = tmp_path_factory.mktemp("flower")
-    with flower_runtime(directory / "runtime", NODES, simulated=True) as running:
-        yield running
+    with (
+        flower_runtime(directory / "runtime", NODES, simulated=True) as runtime,
+        ThreadPoolExecutor(max_workers=1) as one_after_the_other,
+    ):
+        yield {
+            name: one_after_the_other.submit(simulate, runtime, apps[name], directory)
+            for name in ("everyday", "legacy")
+        }
+
+
+def simulate(runtime: FlowerRuntime, app: Path, directory: Path) -> object:
+    report = directory / f"{app.name}.json"
+    runtime.run(app, {"report": str(report)}, report, 90)
+    return json.loads(report.read_text("utf-8"))
 
 
 def plan(name: str, **config: str) -> str:
@@ -92,8 +108,8 @@ def assert_same(ours: object, theirs: object) -> None:
 
 def test_an_everyday_app(
     apps: dict[str, Path],
+    simulated: dict[str, Future[object]],
     federation: LoopbackFederation,
-    simulation: FlowerRuntime,
     tmp_path: Path,
 ) -> None:
     """Train, evaluate, query; mods, state, config, lifespan, errors, time to live.
@@ -102,9 +118,6 @@ def test_an_everyday_app(
     """
     before = hashes(apps["everyday"])
     assert before == hashes(APPS / "everyday")
-    theirs = tmp_path / "theirs.json"
-    simulation.run(apps["everyday"], {"report": str(theirs)}, theirs, 90)
-
     ours, gate = tmp_path / "ours.json", tmp_path / "go"
     run_id = federation.submit(plan("everyday", report=str(ours), wait_for=str(gate)))
     ready = tmp_path / "go.ready"
@@ -115,7 +128,8 @@ def test_an_everyday_app(
     gate.touch()
     federation.wait_for_run(run_id, 60)
 
-    mine, their = (json.loads(path.read_text("utf-8")) for path in (ours, theirs))
+    mine, their = json.loads(ours.read_text("utf-8")), simulated["everyday"].result(120)
+    assert isinstance(their, dict)
     processes, _ = mine.pop("processes"), their.pop("processes")
     reasons, _ = mine.pop("reasons"), their.pop("reasons")
     assert processes[0] == workers[0]
@@ -131,16 +145,14 @@ def test_an_everyday_app(
 
 def test_a_legacy_app(
     apps: dict[str, Path],
+    simulated: dict[str, Future[object]],
     federation: LoopbackFederation,
-    simulation: FlowerRuntime,
     tmp_path: Path,
 ) -> None:
-    before = hashes(apps["legacy"])
-    theirs, ours = tmp_path / "legacy-theirs.json", tmp_path / "legacy-ours.json"
-    simulation.run(apps["legacy"], {"report": str(theirs)}, theirs, 90)
+    before, ours = hashes(apps["legacy"]), tmp_path / "ours.json"
     run_id = federation.submit(plan("legacy", report=str(ours)))
     federation.wait_for_run(run_id, 60)
-    assert_same(json.loads(ours.read_text("utf-8")), json.loads(theirs.read_text("utf-8")))
+    assert_same(json.loads(ours.read_text("utf-8")), simulated["legacy"].result(120))
     assert hashes(apps["legacy"]) == before
 
 

@@ -42,7 +42,7 @@ def enrol(
     )
 
 
-@pytest.mark.parametrize("root", [None, PKI.root.fingerprint])
+@pytest.mark.parametrize("root", [None, PKI.root.fingerprint], ids=["unpinned", "pinned"])
 def test_a_sound_answer(root: str | None) -> None:
     assert enrol(bundle(), root=root).spiffe_id == f"spiffe://{FEDERATION}/node/{NODE}"
 

@@ -88,6 +88,21 @@ def test_a_file_made_to_fill_the_log_does_not() -> None:
     assert "\x1b" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("count = 3\n" + ".".join("a" * 100_000) + " = 1", "line 2: more than 256 dots"),
+        ("[" + ".".join("a" * 300) + "]", "line 1: more than 256 dots"),
+        ("count = " + "9" * 5000, "is not TOML: Exceeds the limit"),
+        ("count = " + "[" * 100_000, "is not TOML: "),
+    ],
+    ids=["a deep key", "a deep table", "a long number", "a deep list"],
+)
+def test_a_text_made_to_eat_time_or_memory_is_refused_at_once(text: str, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        read_toml(Outer, text, what="the plan")
+
+
 def test_a_path_that_leads_nowhere_allows_nothing() -> None:
     assert allowed_values(Outer, ("nothing",)) == ""
     assert allowed_values(Outer, ("count", "deeper")) == ""

@@ -6,6 +6,7 @@ import secrets
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -138,10 +139,10 @@ class Place:
 class Program:
     """The coordinator in a process of its own."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, command: Sequence[str] = ()) -> None:
         self.layout = layout
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM, str(layout.directory)],
+            list(command) or [sys.executable, "-c", _PROGRAM, str(layout.directory)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -10,17 +10,22 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from fedsec.identity.names import Kind, Principal, Role
 from fedsec.wire.call import Refusal
+from fedsec.wire.rates import RateLimiter
 from fedsec_server.events import Recorder, run_subject
 from fedsec_server.logs import log_to, stop_logging
 from fedsec_server.state.store import Store
 from fedsec_server.state.values import Event
 from tests.wire.gated import run
 
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 NASTY = "x\n2026-01-01 fake line\r\x1b[2J\x00\u202e\u2028"
 
 
@@ -243,6 +248,25 @@ def test_a_flood_of_refusals_is_counted_not_piled_up(
     rest = int(str(last["message"]).split(maxsplit=1)[0])
     assert counted + rest + len(events) == 501 + 3
     assert "peer ipv4:192.0.2.251:1" in {event.subject for event in events}
+
+
+def test_strangers_from_many_addresses_do_not_fill_the_disk(
+    recorder: Recorder, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder, "_strangers", RateLimiter(1.0, 10, clock=lambda: 0.0))
+    known = Principal("fed.example", Kind.NODE, Role.NODE, "a" * 32, 1, NOW, NOW)
+
+    async def main() -> None:
+        for number in range(100):
+            recorder.refused(refusal(number))
+            await recorder.settle()
+        recorder.refused(replace(refusal(101), principal=known))
+        await recorder.settle()
+
+    run(main())
+    events = store.events()
+    assert len(events) == 11
+    assert events[-1].subject == known.spiffe_id  # nobody hides behind the flood of others
 
 
 def test_a_refusal_that_cannot_be_kept_is_logged(

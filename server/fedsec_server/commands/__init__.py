@@ -1,8 +1,13 @@
 """The coordinator's commands: `fedsec ca`, `server`, `node`, `run`, `person`.
 
-This module is imported at every start of `fedsec`, so it imports nothing; a group's module is
-imported when somebody asks for that group.
+This module is imported at every start of `fedsec`, so it imports nothing of ours; a group's module
+is imported when somebody asks for that group.
 """
+
+import os
+from importlib import import_module
+
+import typer
 
 from fedsec.cli import CommandTree
 
@@ -12,7 +17,18 @@ _HERE = "fedsec_server.commands"
 def register(cli: CommandTree) -> None:
     """Adds the coordinator's groups to the `fedsec` command."""
     cli.extend("ca", "The federation's root: made once, kept apart.", f"{_HERE}.ca:fill")
-    cli.extend("server", "The coordinator of a federation.", f"{_HERE}.server:fill")
+    cli.extend("server", "The coordinator of a federation.", f"{_HERE}:fill_server")
     cli.extend("node", "Nodes: the machines that hold data and train.", f"{_HERE}.node:fill")
     cli.extend("run", "Runs: plans that are trained.", f"{_HERE}.run:fill")
     cli.extend("person", "People who may give commands.", f"{_HERE}.person:fill")
+
+
+def fill_server(group: typer.Typer) -> None:
+    """Adds the commands of `fedsec server`, whose gRPC may speak.
+
+    For other commands gRPC is kept quiet. On the coordinator its line on stderr is all that tells
+    whom TLS refused, and why: nothing of it reaches the gate. gRPC reads this at its import.
+    """
+    if os.environ.get("GRPC_VERBOSITY") != "DEBUG":
+        os.environ["GRPC_VERBOSITY"] = "INFO"
+    import_module(f"{_HERE}.server").fill(group)

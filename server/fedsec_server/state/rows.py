@@ -148,6 +148,12 @@ def check_invitable(session: Session, node: Node, now: float) -> None:
         )
 
 
+def check_known(session: Session, token_hash: bytes) -> None:
+    """Raises IdentityError, ``unknown-token``, when no invite has the token."""
+    if session.get(Invite, token_hash) is None:
+        raise IdentityError("unknown-token", "no invite has this token")
+
+
 def spend(session: Session, token_hash: bytes, now: float) -> Invite:
     """Marks the token as spent; one UPDATE decides who of many comes first.
 
@@ -161,9 +167,8 @@ def spend(session: Session, token_hash: bytes, now: float) -> Invite:
         Invite.expires_at > now,
     )
     won = count(session.execute(good.values(spent_at=now))) == 1
-    invite = session.get(Invite, token_hash)
-    if invite is None:
-        raise IdentityError("unknown-token", "no invite has this token")
+    check_known(session, token_hash)
+    invite = session.get_one(Invite, token_hash)
     if won:
         return invite
     if invite.purpose != Kind.NODE:

@@ -130,6 +130,8 @@ class Store:
                 ``wrong-kind``     it is an invite for something else than a node;
                 ``revoked``        the operator withdrew the invite.
         """
+        with self._read() as session:  # a guess must not wait for the one who writes, nor be one
+            rows.check_known(session, token_hash)
         with self._write() as session:
             invite = rows.spend(session, token_hash, now)
             rows.enrol(session, invite.node_id, signing_key, root_pinned, now)

@@ -28,7 +28,10 @@ def add_one(message: Message, context: Context) -> Message:
     context.state["count"] = MetricRecord({"n": count})
     arrays = [array + 1.0 for array in message.content["arrays"].to_numpy_ndarrays()]
     content = RecordDict(
-        {"arrays": ArrayRecord(arrays), "metrics": MetricRecord({"count": count, "pid": os.getpid()})}
+        {
+            "arrays": ArrayRecord(arrays),
+            "metrics": MetricRecord({"count": count, "pid": os.getpid()}),
+        }
     )
     return Message(content, reply_to=message)
 

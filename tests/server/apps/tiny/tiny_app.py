@@ -1,4 +1,4 @@
-# ruff: noqa: BLE001, C901, PLR0912, S112, T201 - a rogue is what it is
+# ruff: noqa: BLE001, C901, PLR0912, S112 - a rogue is what it is
 """A Flower app for tests of run processes: what it does is its run config's `mode`."""
 
 import os
