@@ -2,7 +2,6 @@
 
 import errno
 import fcntl
-import gc
 import mmap
 import os
 import socket
@@ -15,6 +14,7 @@ import pytest
 from fedsec.errors import ProtocolError, StateError
 from fedsec.wire import blobs
 from fedsec.wire.blobs import Blob, BlobWriter
+from tests.wire.descriptors import open_fds
 
 HAVE_MEMFD = blobs.MEMORY_FILES
 needs_memfd = pytest.mark.skipif(not HAVE_MEMFD, reason="this system has no sealed memory files")
@@ -28,11 +28,6 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     elif not HAVE_MEMFD:
         pytest.skip("this system has no sealed memory files")
     return str(request.param)
-
-
-def open_fds() -> int:
-    gc.collect()
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def file_of(data: bytes, **options: int) -> int:

@@ -1,9 +1,7 @@
 """Messages of Flower's survive the wire; what is shared is written once; nothing bad gets through."""
 
 import copy
-import gc
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +18,7 @@ from fedsec.wire.codec import Encoder, decode, encode
 from fedsec.wire.content import CHUNK_BYTES, Manifest
 from fedsec.wire.generated import message_pb2 as pb
 from fedsec.wire.records import Limits
+from tests.wire.descriptors import open_fds
 
 RUN, NODE = 7, 1 << 63
 
@@ -78,11 +77,6 @@ def metadata_of(message: Message) -> dict[str, object]:
 
 def same_metadata(one: Message, other: Message) -> bool:
     return metadata_of(one) == metadata_of(other)
-
-
-def open_fds() -> int:
-    gc.collect()
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_an_instruction_and_its_answer_go_there_and_back() -> None:

@@ -1,14 +1,12 @@
 """Local frames over real sockets: whole, in order, with their own descriptors, or refused."""
 
 import array
-import gc
 import os
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -17,6 +15,7 @@ from hypothesis import strategies as st
 from fedsec.errors import ProtocolError
 from fedsec.wire.blobs import Blob
 from fedsec.wire.local import MAX_FRAME, AsyncLocalSocket, LocalSocket, socket_pair
+from tests.wire.descriptors import open_fds
 
 Pair = tuple[LocalSocket, LocalSocket]
 AsyncPair = tuple[AsyncLocalSocket, AsyncLocalSocket]
@@ -39,11 +38,6 @@ def _raw() -> Iterator[tuple[socket.socket, LocalSocket]]:
     yield one, receiver
     one.close()
     receiver.close()
-
-
-def open_fds() -> int:
-    gc.collect()
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def rights(*fds: int) -> list[tuple[int, int, bytes]]:

@@ -1,11 +1,9 @@
 """The same local frames in an event loop."""
 
 import asyncio
-import gc
 import os
 import threading
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -14,6 +12,7 @@ from hypothesis import strategies as st
 from fedsec.errors import ProtocolError
 from fedsec.wire.blobs import Blob
 from fedsec.wire.local import AsyncLocalSocket, LocalSocket, socket_pair
+from tests.wire.descriptors import open_fds
 
 
 def run_async(test: Callable[[AsyncLocalSocket, AsyncLocalSocket], Awaitable[None]]) -> None:
@@ -27,11 +26,6 @@ def run_async(test: Callable[[AsyncLocalSocket, AsyncLocalSocket], Awaitable[Non
             other.close()
 
     asyncio.run(main())
-
-
-def open_fds() -> int:
-    gc.collect()
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def content_of(fds: list[int]) -> list[bytes]:
