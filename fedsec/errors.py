@@ -6,6 +6,7 @@ FedsecError
   ProtocolError    a peer sent what the protocol forbids; carries who and why
   PolicyRefusal    this site does not allow what was asked; the reason goes back to who asked
   StateError       what was asked does not fit the present state, e.g. a run that does not exist
+  TooManyFaults    more rows are unusable than the rule withstands (fedsec.robust)
   BudgetExhausted  a release would cost more privacy than the ledger has left
 """
 

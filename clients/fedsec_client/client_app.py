@@ -42,7 +42,7 @@ def train(message: Message, context: Context) -> Message:
         ProtocolError: The message is malformed.
         StateError: Training diverged.
     """
-    plan, bench, data = _prepare(context)
+    plan, bench, data = prepare(context)
     training = plan.learning[1]
     asked = read_instruction(message.content)
     seed = derive(training.seed, asked.round, context.node_id % 2**64)
@@ -69,7 +69,7 @@ def evaluate(message: Message, context: Context) -> Message:
         ConfigError: As in `train`, or there are no test examples here.
         ProtocolError: The message is malformed.
     """
-    _, bench, data = _prepare(context)
+    _, bench, data = prepare(context)
     asked = read_instruction(message.content)
     with bench.lock:
         set_arrays(bench.model, asked.arrays)
@@ -86,7 +86,15 @@ class Bench:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-def _prepare(context: Context) -> tuple[FederationPlan, Bench, NodeData]:
+def prepare(context: Context) -> tuple[FederationPlan, Bench, NodeData]:
+    """Returns what a round needs; the first call in a process reads the data and makes the model.
+
+    A worker calls it before it says that it is ready, so that no round pays for it and data that
+    cannot be used are a reason not to take part.
+
+    Raises:
+        ConfigError: The plan or the data's settings are wrong.
+    """
     plan = _plan(str(context.run_config.get(PLAN_KEY, "")))
     task, training = plan.learning
     options = json.dumps(dict(task.options), sort_keys=True)

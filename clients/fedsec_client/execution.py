@@ -9,6 +9,7 @@ it out. An exception's type, text and place go to the coordinator; the traceback
 data, stays in the worker's log.
 """
 
+import importlib
 import os
 import socket
 import traceback
@@ -115,6 +116,8 @@ class Execution:
             state=state_file.load(),
             run_config=run_config,
         )
+        if plan.built_in:
+            _prepare(context, site)
         return cls(app, guard(plan, _agreed), context, state_file, site)
 
     def serve_one(self, agent: LocalSocket, instruction: Header, descriptors: list[int]) -> None:
@@ -206,6 +209,15 @@ def _load_app(
     settings = flwr_apps.app_settings(directory)
     config = flwr_apps.merge_config(settings.config, plan.app.config)
     return flwr_apps.load_client_app(settings.client_ref, directory), config
+
+
+def _prepare(context: Context, site: Site) -> None:
+    """Has the built-in app read the site's data: what is wrong with it is said before round 1.
+
+    Raises:
+        ConfigError: The data cannot be used.
+    """
+    importlib.import_module(site.client.partition(":")[0]).prepare(context)
 
 
 def _agreed(plan: FederationPlan) -> None:

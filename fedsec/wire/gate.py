@@ -16,7 +16,9 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from ipaddress import IPv4Address, ip_address, ip_network
 from typing import Any, NoReturn
+from urllib.parse import unquote
 
 import grpc
 import grpc.aio
@@ -346,5 +348,16 @@ def _printable(name: str) -> str:
 
 
 def _host(peer: str) -> str:
-    """Returns the address of gRPC's ``ipv4:10.0.0.7:41000`` without its port."""
-    return peer.rpartition(":")[0]
+    """Returns what limits are counted by: an IPv4 address, or the /64 that an IPv6 address is in.
+
+    gRPC writes ``ipv4:10.0.0.7:41000`` and ``ipv6:%5B2001:db8::7%5D:41000``; whoever has one
+    address of a /64 has them all.
+    """
+    host = unquote(peer).rpartition(":")[0].partition(":")[2].strip("[]")
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return peer.rpartition(":")[0]
+    if isinstance(address, IPv4Address):
+        return str(address)
+    return str(ip_network((address, 64), strict=False))

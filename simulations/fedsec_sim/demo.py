@@ -41,9 +41,9 @@ options = {{ model = "cnn" }}
 [training]
 rounds = {rounds}
 algorithm = "fedavg"
-local_epochs = 4
+local_epochs = 8
 batch_size = 32
-learning_rate = 0.02
+learning_rate = 0.01
 momentum = 0.9
 seed = 1
 

@@ -1,0 +1,199 @@
+"""Robust aggregation: processor time beside byzfl, wall time beside Flower's strategies.
+
+byzfl 0.0.11 needs an environment of its own; say which Python with ``--byzfl PYTHON`` or the
+variable FEDSEC_BYZFL_PYTHON, or leave it out to be compared with Flower only. To make one:
+
+    python3.11 -m venv byzfl && byzfl/bin/pip install torch==2.13.0 numpy scipy
+    byzfl/bin/pip install --no-deps byzfl==0.0.11
+
+Each side runs in processes of its own on the same rows, and the results are compared. The peer
+"one read of the rows" is the bound that memory sets: there a ratio of 0.5 is twice its time.
+"""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import common
+
+Side = Literal["fedsec", "byzfl", "flower"]
+WORKER = Path(__file__).with_name("robust_worker.py")
+GIVE_UP_AFTER = 3000  # seconds for one side
+AGREEMENT = 1e-4  # largest relative difference of results, for rules defined alike
+
+SINGLE = (
+    "mean", "mean, diagnosed", "median", "trimmed mean", "meamed", "krum", "krum, accurate",
+    "multi-krum", "multi-krum, accurate", "geometric median", "centred clipping", "caf", "monna",
+    "arc + mean",
+)  # fmt: skip
+MIXED = ("nnm", "nnm + trimmed mean", "nnm + multi-krum", "nnm + geometric median")
+FLOWERS = ("mean", "median", "trimmed mean", "flower krum", "flower multi-krum", "bulyan")
+# A row of chance, other choices among equals, or input that one side changes for the next run.
+NOT_COMPARED = ("caf", "accurate", "minimum diameter", "bulyan", "arc")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One rule on one size of input.
+
+    Attributes:
+        rule: As `robust_worker.py` knows it.
+        n: Rows.
+        d: Entries in a row.
+        f: Hostile rows.
+        runs: How often it is timed.
+    """
+
+    rule: str
+    n: int
+    d: int
+    f: int
+    runs: int
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What one side did in one case; attributes as the worker writes them."""
+
+    cpu: list[float]
+    wall: list[float]
+    sample: list[float]
+
+
+def byzfl_cases(*, quick: bool, grid: bool) -> list[Case]:
+    """Returns what is timed against byzfl."""
+    if quick:
+        single = [Case(rule, 50, 200_000, 10, 3) for rule in SINGLE]
+        return [*single, *(Case(rule, 20, 50_000, 4, 2) for rule in MIXED)]
+    cases = [Case(rule, 50, 1_000_000, 10, 3) for rule in SINGLE]
+    cases += [Case(rule, 50, 1_000_000, 10, 1) for rule in MIXED]
+    cases += [Case("minimum diameter", 16, 100_000, 3, 3)]
+    if grid:
+        sizes = [(10, 100_000), (10, 5_000_000), (20, 1_000_000), (100, 100_000), (200, 100_000)]
+        for n, d in sizes:
+            cases += [Case(rule, n, d, n // 5, 3) for rule in SINGLE]
+        cases += [Case(rule, 20, 1_000_000, 4, 1) for rule in MIXED]
+        cases += [Case(rule, 100, 100_000, 20, 1) for rule in MIXED]
+    return cases
+
+
+def flower_cases(*, quick: bool) -> list[Case]:
+    """Returns what is timed against Flower's `aggregate_train`."""
+    n, d, runs = (20, 100_000, 3) if quick else (50, 1_000_000, 3)
+    return [Case(rule, n, d, (n - 3) // 4, runs) for rule in FLOWERS]
+
+
+def measure(side: Side, python: str, threads: int, cases: list[Case]) -> list[Timing]:
+    """Returns the timing of each case, from a process of its own."""
+    job = {"side": side, "threads": threads, "cases": [asdict(case) for case in cases]}
+    root = str(WORKER.parent.parent)
+    environment = {**os.environ} if side == "byzfl" else {**os.environ, "PYTHONPATH": root}
+    for name in ("OMP", "OPENBLAS", "MKL"):
+        environment[f"{name}_NUM_THREADS"] = str(threads)
+    done = subprocess.run(
+        [python, str(WORKER)],
+        input=json.dumps(job),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        timeout=GIVE_UP_AFTER,
+    )
+    if done.returncode:
+        sys.exit(f"{side} did not run:\n{done.stderr[-2000:]}")
+    return [Timing(**json.loads(line)) for line in done.stdout.splitlines()]
+
+
+def check_agreement(case: Case, ours: Timing, theirs: Timing) -> None:
+    """Ends the program if the results differ where both sides define the rule alike."""
+    if any(word in case.rule for word in NOT_COMPARED):
+        return
+    scale = max(abs(value) for value in theirs.sample)
+    worst = max(abs(a - b) for a, b in zip(ours.sample, theirs.sample, strict=True))
+    if not worst <= AGREEMENT * scale:
+        sys.exit(f"{case}: the results differ by {worst:.3g} of {scale:.3g}")
+
+
+def compare(
+    cases: list[Case],
+    peer: tuple[Side, str, str],
+    *,
+    metric: Literal["time", "cpu_time"],
+    threads: int,
+) -> list[common.Result]:
+    """Returns the results of all cases against one peer.
+
+    Args:
+        cases: In this order.
+        peer: Its side, its Python and its name with version.
+        metric: Which clock decides.
+        threads: Of either side.
+    """
+    side, python, name = peer
+    ours = measure("fedsec", sys.executable, threads, cases)
+    theirs = measure(side, python, threads, cases)
+    results = []
+    for case, mine, other in zip(cases, ours, theirs, strict=True):
+        check_agreement(case, mine, other)
+        mine_s, other_s = (mine.cpu, other.cpu) if metric == "cpu_time" else (mine.wall, other.wall)
+        results.append(
+            common.compare(
+                label(case, threads), metric, "s", ours=mine_s, peer=other_s, peer_name=name
+            )
+        )
+    return results
+
+
+def bounds(cases: list[Case]) -> list[common.Result]:
+    """Returns how near each rule is to one read of its rows."""
+    size = (cases[0].n, cases[0].d)
+    chosen = [case for case in cases if (case.n, case.d) == size]
+    reads = Case("read", *size, 0, 5)
+    read, *ours = measure("fedsec", sys.executable, 1, [reads, *chosen])
+    shortest = min(len(read.cpu), *(len(each.cpu) for each in ours))
+    return [
+        common.compare(
+            label(case, 1),
+            "cpu_time",
+            "s",
+            ours=mine.cpu[:shortest],
+            peer=read.cpu[:shortest],
+            peer_name="one read of the rows",
+        )
+        for case, mine in zip(chosen, ours, strict=True)
+    ]
+
+
+def label(case: Case, threads: int) -> str:
+    """Returns what and how big, for people."""
+    end = "" if threads == 1 else f" threads={threads}"
+    return f"{case.rule.removeprefix('flower ')} n={case.n} d={case.d} f={case.f}{end}"
+
+
+def main() -> None:
+    """Measures, prints and writes."""
+    parser = common.arguments(__doc__.splitlines()[0])
+    parser.add_argument("--byzfl", metavar="PYTHON", default=os.environ.get("FEDSEC_BYZFL_PYTHON"))
+    parser.add_argument("--grid", action="store_true", help="more sizes against byzfl")
+    chosen = parser.parse_args()
+    cases = byzfl_cases(quick=chosen.quick, grid=chosen.grid)
+    results = []
+    if chosen.byzfl:
+        peer: tuple[Side, str, str] = ("byzfl", chosen.byzfl, "byzfl 0.0.11")
+        results += compare(cases, peer, metric="cpu_time", threads=1)
+    results += bounds(cases)
+    flower: tuple[Side, str, str] = ("flower", sys.executable, "Flower 1.41")
+    for threads in (1,) if chosen.quick else (1, 2):
+        results += compare(flower_cases(quick=chosen.quick), flower, metric="time", threads=threads)
+    common.publish(results, chosen.json)
+    worst = min((r.ratio for r in results if "read" not in r.peer_name), default=math.inf)
+    print(f"The least ratio against a peer is {worst:.2f}.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,226 @@
+"""The arithmetic of each rule, once the rows are measured and mixed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedsec.errors import ConfigError
+from fedsec.robust import coordinates, weighing
+from fedsec.robust.aggregate import Aggregate, Doubles
+from fedsec.robust.blocks import Block, Scratch
+from fedsec.robust.combine import combine
+from fedsec.robust.coordinate_rules import Meamed, Mean, Median, TrimmedMean
+from fedsec.robust.distance_rules import (
+    Bulyan,
+    Caf,
+    Dnc,
+    GeometricMedian,
+    Krum,
+    MinimumDiameter,
+    Monna,
+    MultiKrum,
+)
+from fedsec.robust.faults import Faults, count_byzantine
+from fedsec.robust.geometry import Measured, distances_to, products_with
+from fedsec.robust.mixing import Mixture
+from fedsec.robust.norm_rules import CenteredClipping, Cge, FlTrust
+from fedsec.robust.report import report
+from fedsec.robust.rule import Row, Rule
+from fedsec.robust.weighing import Weighing
+
+
+@dataclass(frozen=True)
+class Work:
+    """One call, after its rows were measured.
+
+    Attributes:
+        rule: What to do.
+        n: How many rows came in.
+        found: The usable ones.
+        excluded: Why, for each of the others.
+        dropped: How many of f they have used up.
+        mixture: The rows after pre-aggregation.
+        shares: Weight of each usable row (n,), or None: alike.
+        reference: See `Options`.
+        rng: See `Options`.
+        threads: See `Options`.
+        diagnose: See `Options`.
+    """
+
+    rule: Rule
+    n: int
+    found: Measured
+    excluded: Mapping[int, str]
+    dropped: int
+    mixture: Mixture
+    shares: Doubles | None
+    reference: Row | None
+    rng: np.random.Generator | None
+    threads: int
+    diagnose: bool
+
+    @property
+    def f(self) -> int:
+        """How many hostile rows may be among the usable ones."""
+        return self.left(self.rule.faults)
+
+    def left(self, byzantine: Faults) -> int:
+        """Returns how many of `byzantine` may still be among the usable rows."""
+        return max(0, count_byzantine(byzantine, self.n) - self.dropped)
+
+    def alike(self) -> Doubles:
+        """Returns the rows' shares: equal ones unless others were given."""
+        m = len(self.mixture)
+        return np.full(m, 1 / m) if self.shares is None else self.shares
+
+
+def apply(work: Work) -> Aggregate:
+    """Returns the result of one call."""
+    if isinstance(work.rule, Median | TrimmedMean | Meamed | Bulyan):
+        return _by_coordinate(work)
+    weighed = _by_distances(work) or _by_norms(work) or _by_reference(work)
+    if weighed is None:
+        raise ConfigError(f"{work.rule!r} is no rule that fedsec knows")
+    return _by_weight(work, weighed)
+
+
+def _by_distances(work: Work) -> Weighing | None:
+    """Returns a weight for each mixed row, from the products among them."""
+    rule, mixture, f, m = work.rule, work.mixture, work.f, len(work.mixture)
+    match rule:
+        case Krum() | MultiKrum():
+            keep = 1 if isinstance(rule, Krum) else rule.keep or m - f - 2
+            return weighing.krum(mixture.distances(), rule.neighbours or m - f - 2, keep)
+        case MinimumDiameter():
+            return weighing.minimum_diameter(mixture.distances(), f)
+        case GeometricMedian():
+            return weighing.geometric_median(mixture.products(), rule, work.alike())
+        case Caf():
+            return weighing.caf(mixture.products(), f)
+        case _:
+            return None
+
+
+def _by_norms(work: Work) -> Weighing | None:
+    """Returns a weight for each mixed row, from norms or nothing."""
+    match work.rule:
+        case Mean():
+            return Weighing(work.alike())
+        case Cge():
+            norms = np.sqrt(work.mixture.squares)
+            return weighing.nearest_to(norms, len(norms) - work.f)
+        case Dnc() as rule:
+            return weighing.dnc(_samples(work, rule), rule, work.f)
+        case _:
+            return None
+
+
+def _by_reference(work: Work) -> Weighing | None:
+    """Returns a weight for each mixed row, from how it lies to a trusted row or vector."""
+    mixture = work.mixture
+    start = None if work.reference is None else _reference(work, work.reference)
+    match work.rule:
+        case Monna() as rule:
+            return weighing.nearest_to(_to_trusted(work, rule), len(mixture) - work.f)
+        case CenteredClipping() as rule:
+            return weighing.centered_clipping(rule, mixture.squares, mixture.gram, start)
+        case FlTrust() if start is not None:
+            return weighing.fltrust(mixture.squares, *start)
+        case _:
+            return None
+
+
+def _reference(work: Work, reference: Row) -> tuple[Doubles, float]:
+    """Returns the reference's products with the mixed rows, and its squared norm."""
+    dots = products_with(work.found.rows, reference, work.threads)
+    long = reference.astype(np.float64)
+    matrix = work.mixture.matrix
+    mixed: Doubles = dots if matrix is None else matrix @ dots
+    return mixed, float(np.dot(long, long))
+
+
+def _to_trusted(work: Work, rule: Monna) -> Doubles:
+    rows = work.found.rows
+    places = np.flatnonzero(rows.used == rule.trusted)
+    if not len(places) or rule.trusted in work.excluded:
+        raise ConfigError(f"Monna trusts row {rule.trusted}, which {work.excluded[rule.trusted]}")
+    if work.mixture.matrix is None:
+        return distances_to(rows, int(places[0]), work.threads)
+    nearness: Doubles = work.mixture.distances()[places[0]]
+    return nearness
+
+
+def _samples(work: Work, rule: Dnc) -> list[Doubles]:
+    """Returns the sampled columns of the mixed rows, one (m, sample) for each iteration."""
+    rows, matrix = work.found.rows, work.mixture.matrix
+    samples = []
+    for _ in range(rule.iterations):
+        if rule.sample >= rows.size:
+            columns = np.arange(rows.size)
+        elif work.rng is None:
+            raise ConfigError("Dnc draws coordinates: give rng, or a sample that covers all")
+        else:
+            columns = np.sort(work.rng.choice(rows.size, rule.sample, replace=False))
+        sample = rows.columns(columns)
+        samples.append(sample if matrix is None else matrix @ sample)
+    return samples
+
+
+def _by_weight(work: Work, made: Weighing) -> Aggregate:
+    """Returns the weighted sum of the rows."""
+    rows, matrix, reference = work.found.rows, work.mixture.matrix, work.reference
+    weights = made.weights if matrix is None else made.weights @ matrix
+    factors = weights.astype(rows.working)
+
+    def former(block: Block, columns: slice, scratch: Scratch) -> Block:
+        del scratch
+        out: Block = factors @ block
+        if reference is not None and made.start:
+            out += (made.start * reference[columns]).astype(out.dtype)
+        return out
+
+    combined = combine(rows, former, threads=work.threads, diagnose=work.diagnose)
+    scores = made.scores if matrix is None or len(matrix) == len(rows) else None
+    return report(work.found, work.excluded, work.n, combined, weights=weights, scores=scores)
+
+
+def _by_coordinate(work: Work) -> Aggregate:
+    """Returns what the rule makes of each column block, mixed on the way."""
+    rows, matrix = work.found.rows, work.mixture.matrix
+    factors = None if matrix is None else matrix.astype(rows.working)
+    reduce = _reducer(work)
+
+    def former(block: Block, columns: slice, scratch: Scratch) -> Block:
+        del columns
+        if factors is not None:
+            mixed = scratch.take("mixed", (len(factors), block.shape[1]), block.dtype)
+            block = np.matmul(factors, block, out=mixed)
+        return reduce(block, scratch)
+
+    combined = combine(rows, former, threads=work.threads, diagnose=work.diagnose)
+    return report(work.found, work.excluded, work.n, combined, weights=None, scores=None)
+
+
+def _reducer(work: Work) -> coordinates.Reducer:
+    rule, m, f, shares = work.rule, len(work.mixture), work.f, work.shares
+    match rule:
+        case TrimmedMean() if shares is not None:
+            trim = float(np.sort(shares)[::-1][:f].sum())
+            if not trim < 0.5:  # noqa: PLR2004 - both ends
+                raise ConfigError(
+                    f"the {f} heaviest rows hold {trim:.2f} of the weight, which must be < 0.5: "
+                    "lower weight_cap"
+                )
+            return lambda block, _: coordinates.weighted_trimmed_mean(block, shares, trim)
+        case TrimmedMean():
+            return lambda block, scratch: coordinates.trimmed_mean(block, f, scratch)
+        case Meamed():
+            return lambda block, scratch: coordinates.mean_around_median(block, m - f, scratch)
+        case Bulyan():
+            picks = weighing.bulyan_picks(work.mixture.distances(), f)
+            return lambda block, scratch: coordinates.mean_around_median(
+                block[picks], m - 4 * f, scratch
+            )
+        case _:
+            return coordinates.median

@@ -1,0 +1,244 @@
+"""The updates as column blocks: what is looked at, in which precision, by how many threads.
+
+The rows are never copied as a whole and never written to. A block is a view where the rows are one
+float32 or float64 matrix (a memory map too), and a copy of the block's size otherwise.
+"""
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]  # ships none
+
+from fedsec.errors import ConfigError
+from fedsec.robust.rule import Row, Updates
+
+Block: TypeAlias = NDArray[Any]
+T = TypeVar("T")
+
+FLOATS = frozenset({"float16", "float32", "float64"})
+HUGE = 1e140
+"""An entry beyond this counts as not finite: sums of its square would overflow float64."""
+
+_BLOCK_ENTRIES = 1 << 19  # 2 MiB of float32: with its working copies it stays near the cache
+_MIN_WIDTH, _MAX_WIDTH = 1024, 32768
+_CHUNK = 1 << 16
+_TINY = 1e-25  # below it the squares of float32 may have underflowed, entry by entry
+
+
+@dataclass(frozen=True)
+class Rows:
+    """n usable rows of d entries, read by column block.
+
+    Attributes:
+        source: The matrix, or the rows.
+        used: Places in `source` of the rows that are read (n,).
+        zeroed: Which of the n are read as zeros (n,).
+        size: d.
+        dtype: Of what comes back to the caller.
+    """
+
+    source: Updates
+    used: NDArray[np.intp]
+    zeroed: NDArray[np.bool_]
+    size: int
+    dtype: np.dtype[Any]
+
+    def __len__(self) -> int:
+        return len(self.used)
+
+    @property
+    def working(self) -> np.dtype[Any]:
+        """In which dtype blocks come: float64 for float64, else float32."""
+        return np.dtype(np.float64 if self.dtype == np.float64 else np.float32)
+
+    def block(self, columns: slice) -> Block:
+        """Returns the columns (n, width); do not write to it."""
+        if isinstance(self.source, np.ndarray):
+            whole = len(self.used) == len(self.source)
+            found = self.source[:, columns] if whole else self.source[self.used, columns]
+            block = found.astype(self.working, copy=False)
+            if self.zeroed.any():
+                block = block.copy()
+                block[self.zeroed] = 0
+            return block
+        width = len(range(*columns.indices(self.size)))
+        block = np.zeros((len(self), width), self.working)
+        for place in np.flatnonzero(~self.zeroed):  # a zeroed row may have any shape
+            block[place] = self.source[self.used[place]][columns]
+        return block
+
+    def columns(self, places: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Returns some columns (n, len(places)), in float64."""
+        found = np.zeros((len(self), len(places)))
+        for place in np.flatnonzero(~self.zeroed):
+            found[place] = self.source[self.used[place]][places]
+        return found
+
+    def without(self, bad: NDArray[np.bool_], *, zero: bool) -> "Rows":
+        """Returns the rows less the `bad` ones (n,), or with zeros in their place."""
+        if zero:
+            return replace(self, zeroed=self.zeroed | bad)
+        return replace(self, used=self.used[~bad], zeroed=self.zeroed[~bad])
+
+    def width(self, copies: int = 1) -> int:
+        """Returns how many columns make a good block where `copies` of it are worked on."""
+        fitting = _BLOCK_ENTRIES // max(1, len(self) * copies)
+        return max(_MIN_WIDTH, min(_MAX_WIDTH, fitting // 1024 * 1024))
+
+
+def open_rows(updates: Updates, *, zero: bool) -> tuple[Rows, dict[int, str]]:
+    """Returns the rows of the right shape and dtype, and what is wrong with the others.
+
+    Of separate rows, right is what most of them have.
+
+    Raises:
+        ConfigError: There are no rows, they are not floating-point, or no form is the most common.
+    """
+    if isinstance(updates, np.ndarray):
+        if updates.ndim != 2 or not updates.size:  # noqa: PLR2004 - rows and columns
+            raise ConfigError(f"updates must be a matrix (n, d), got shape {updates.shape}")
+        _check_dtype(updates.dtype)
+        return _rows(updates, np.arange(len(updates)), updates.shape[1], updates.dtype), {}
+    forms = [_form(row) for row in updates]
+    ranked = Counter(forms).most_common(2)
+    if not ranked or (len(ranked) > 1 and ranked[0][1] == ranked[1][1]):
+        raise ConfigError(f"updates must mostly have one shape and dtype, got {ranked}")
+    right = ranked[0][0]
+    _check_dtype(np.dtype(right[1]))
+    if len(right[0]) != 1 or not right[0][0]:
+        raise ConfigError(f"each update must be a vector (d,), got shape {right[0]}")
+    wrong = {
+        place: f"has shape {form[0]} and dtype {form[1]}, most have {right[0]} and {right[1]}"
+        for place, form in enumerate(forms)
+        if form != right
+    }
+    bad = np.array([form != right for form in forms])
+    rows = _rows(updates, np.arange(len(forms)), right[0][0], np.dtype(right[1]))
+    return (rows.without(bad, zero=zero) if wrong else rows), wrong
+
+
+def _rows(source: Updates, used: NDArray[np.intp], size: int, dtype: np.dtype[Any]) -> Rows:
+    return Rows(source, used, np.zeros(len(used), np.bool_), size, dtype)
+
+
+def _form(row: Row) -> tuple[tuple[int, ...], str]:
+    return row.shape, row.dtype.newbyteorder("=").name
+
+
+def _check_dtype(dtype: np.dtype[Any]) -> None:
+    if dtype.name not in FLOATS:
+        raise ConfigError(f"updates must be {', '.join(sorted(FLOATS))}, got {dtype}")
+
+
+class Scratch(threading.local):
+    """Buffers that a thread uses again for each block, so that no page is touched anew."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, NDArray[Any]] = {}
+
+    def take(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """Returns an array of `shape` with anything in it; the same memory for the same `name`."""
+        count = int(np.prod(shape))
+        held = self._held.get(name)
+        if held is None or held.size < count or held.dtype != dtype:
+            held = self._held[name] = np.empty(count, dtype)
+        return held[:count].reshape(shape)
+
+
+def sweep(
+    size: int, width: int, work: Callable[[slice], T], threads: int, every: int = 1
+) -> Iterator[T]:
+    """Yields what `work` returns for each column block, in the order of the columns.
+
+    The blocks depend on `width` alone, so that sums over them come out the same for any number of
+    threads. BLAS keeps to one thread meanwhile, in the whole process: on small blocks its own ones
+    only wait. Of two calls at once the later may leave it so.
+
+    Args:
+        size: d.
+        width: Columns in a block, >= 1.
+        work: Called with each block's columns, in any thread.
+        threads: >= 1.
+        every: Looks at each so many-th block only.
+    """
+
+    def quiet(columns: slice) -> T:
+        with np.errstate(all="ignore"):  # overflow is looked for in the results
+            return work(columns)
+
+    blocks = [slice(start, min(start + width, size)) for start in range(0, size, width * every)]
+    with _blas().limit(limits=1, user_api="blas"):
+        if threads == 1 or len(blocks) == 1:
+            yield from map(quiet, blocks)
+            return
+        with ThreadPoolExecutor(threads) as pool:
+            # A batch at a time bounds how many results wait for their turn.
+            for start in range(0, len(blocks), 4 * threads):
+                yield from pool.map(quiet, blocks[start : start + 4 * threads])
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+def squared_norms(rows: Rows, threads: int) -> NDArray[np.float64]:
+    """Returns the squared L2 norm of each row (n,); NaN or infinite for rows that are not usable.
+
+    A float32 row whose squares overflow is summed again in float64.
+    """
+
+    def norms(some: slice) -> list[float]:
+        return [_square_of(rows, row) for row in range(some.start, some.stop)]
+
+    total: list[float] = []
+    for part in sweep(len(rows), max(1, len(rows) // (8 * threads)), norms, threads):
+        total += part
+    return exact_squares(rows, np.array(total))
+
+
+def unusable(rows: Rows, squares: NDArray[np.float64]) -> Mapping[int, str]:
+    """Returns the reason by place in the caller's updates; `squares` as `squared_norms` says."""
+    return {int(rows.used[row]): "is not finite" for row in np.flatnonzero(~np.isfinite(squares))}
+
+
+def exact_squares(rows: Rows, total: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns `total` (n,) with what overflowed or nearly underflowed summed again in float64."""
+    total = total.copy()
+    tiny = (total < _TINY) & (rows.working == np.float32)
+    for row in np.flatnonzero(~np.isfinite(total) | tiny):
+        total[row] = _square(rows, int(row))
+    return total
+
+
+def _square_of(rows: Rows, row: int) -> float:
+    """Sums in the working dtype within chunks, in float64 across them."""
+    if rows.zeroed[row]:
+        return 0.0
+    whole = rows.source[rows.used[row]]
+    total = 0.0
+    for start in range(0, rows.size, _CHUNK):
+        part = whole[start : start + _CHUNK].astype(rows.working, copy=False)
+        total += float(np.dot(part, part))
+    return total
+
+
+def _square(rows: Rows, row: int) -> float:
+    """Sums in float64; NaN where an entry is not finite or `HUGE`."""
+    if rows.zeroed[row]:
+        return 0.0
+    whole = rows.source[rows.used[row]]
+    total = 0.0
+    for start in range(0, rows.size, _CHUNK):
+        part = whole[start : start + _CHUNK].astype(np.float64)
+        if not float(np.abs(part).max()) < HUGE:
+            return float("nan")
+        total += float(np.dot(part, part))
+    return total

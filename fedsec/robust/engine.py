@@ -1,0 +1,227 @@
+"""From updates to one vector: screen the rows, measure, mix, weigh, combine.
+
+One pass measures norms, and products where a stage looks at distances; a second one combines the
+rows. Beside the input there are n^2 numbers and a few column blocks per thread.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, Unpack
+
+import numpy as np
+
+from fedsec.errors import ConfigError
+from fedsec.robust.aggregate import Aggregate, Doubles, Mixed
+from fedsec.robust.apply import Work, apply
+from fedsec.robust.blocks import Rows, open_rows
+from fedsec.robust.combine import mix_rows
+from fedsec.robust.coordinate_rules import Mean
+from fedsec.robust.faults import TooManyFaults, count_byzantine
+from fedsec.robust.geometry import Measured, measure_gram, measure_norms
+from fedsec.robust.mixing import Mixture, mix
+from fedsec.robust.needs import (
+    check_options,
+    check_reference,
+    looks_at_products,
+    wants_accuracy,
+    wants_products,
+)
+from fedsec.robust.pipeline import Pipeline
+from fedsec.robust.premixing import Premix
+from fedsec.robust.rule import Options, Row, Rule, Updates
+from fedsec.robust.shares import cap_shares
+from fedsec.vectors import is_finite
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A rule with the options of one call; `fedsec.robust.rule.Options` says what they are."""
+
+    rule: Rule
+    before: tuple[Premix, ...] = ()
+    weights: Doubles | None = None
+    weight_cap: float = 3.0
+    reference: Row | None = None
+    rng: np.random.Generator | None = None
+    unusable: Literal["drop", "zero"] = "drop"
+    threads: int = 1
+    diagnose: bool = True
+
+
+def aggregate(rule: Rule, updates: Updates, **options: Unpack[Options]) -> Aggregate:
+    """Returns what `rule` makes of the updates, and how each row came into it.
+
+    A row that is not finite, or of another shape or dtype than most, is left out and counts
+    against f. Rows are differences from the model that was sent; nothing is written to them.
+
+    Args:
+        rule: With its parameters.
+        updates: A matrix (n, d) or n rows (d,), float16 (worked on in float32), float32, float64.
+        **options: See `fedsec.robust.rule.Options`.
+
+    Raises:
+        ConfigError: n is too small for a stage, or an option does not go with the rule.
+        TooManyFaults: More than f rows are unusable.
+    """
+    call = _Call(rule, **options)
+    check_options(
+        rule,
+        call.before,
+        weights=call.weights,
+        reference=call.reference,
+        unusable=call.unusable,
+        threads=call.threads,
+    )
+    Pipeline(rule, call.before).check(len(updates))
+    if isinstance(rule, Mean) and not (call.before or call.diagnose):
+        unseen = _mean_unseen(call, updates)
+        if unseen is not None:
+            return unseen
+    return apply(_prepared(call, updates))
+
+
+def _prepared(call: _Call, updates: Updates) -> Work:
+    """Returns the rows measured and mixed."""
+    rule, before, reference, threads = call.rule, call.before, call.reference, call.threads
+    n, zero = len(updates), call.unusable == "zero"
+    found, excluded = _measure(
+        updates,
+        count_byzantine(rule.faults, n),
+        zero=zero,
+        products=wants_products(rule, before, reference),
+        accurate=wants_accuracy(rule, before, reference, n),
+        threads=threads,
+    )
+    check_reference(reference, found.rows)
+    dropped = 0 if zero else len(excluded)
+    looks = looks_at_products(rule, before, reference)
+    found, mixture = _mixed(
+        before, found, n=n, dropped=dropped, rng=call.rng, looks=looks, threads=threads
+    )
+    shares = _shares(call, found.rows, n)
+    return Work(
+        rule,
+        n,
+        found,
+        excluded,
+        dropped,
+        mixture,
+        shares,
+        reference,
+        call.rng,
+        threads,
+        call.diagnose,
+    )
+
+
+def _mean_unseen(call: _Call, updates: Updates) -> Aggregate | None:
+    """Returns the mean from one pass; None if a row is not usable, which then shows in the mean."""
+    rows, wrong = open_rows(updates, zero=False)
+    if wrong:
+        return None
+    n = len(rows)
+    found = Measured(rows, {}, np.full(n, np.nan))
+    mixture = mix((), found, lambda _: 0, None, looks=False)
+    shares = _shares(call, rows, n)
+    work = Work(
+        call.rule, n, found, {}, 0, mixture, shares, None, None, call.threads, diagnose=False
+    )
+    result = apply(work)
+    return result if is_finite(result.vector) else None
+
+
+def premix(
+    before: tuple[Premix, ...],
+    updates: Updates,
+    *,
+    rng: np.random.Generator | None = None,
+    byzantine: int = 0,
+    threads: int = 1,
+) -> Mixed:
+    """Returns the rows that pre-aggregations make, formed.
+
+    Args:
+        before: Pre-aggregations, in this order.
+        updates: As for `aggregate`.
+        rng: For bucketing.
+        byzantine: How many rows may be unusable; they are left out.
+        threads: Over how many the column blocks are spread.
+
+    Raises:
+        ConfigError: n is too small for a stage.
+        TooManyFaults: More than `byzantine` rows are unusable.
+    """
+    rule = Mean(byzantine)
+    Pipeline(rule, before).check(len(updates))
+    products = wants_products(rule, before, None)
+    found, excluded = _measure(
+        updates, byzantine, zero=False, products=products, accurate=False, threads=threads
+    )
+    found, mixture = _mixed(
+        before,
+        found,
+        n=len(updates),
+        dropped=len(excluded),
+        rng=rng,
+        looks=False,
+        threads=threads,
+    )
+    matrix = np.eye(len(found.rows)) if mixture.matrix is None else mixture.matrix
+    full = np.zeros((len(matrix), len(updates)))
+    full[:, found.rows.used] = matrix
+    return Mixed(mix_rows(found.rows, matrix, threads), full, excluded)
+
+
+def _measure(
+    updates: Updates, allowed: int, *, zero: bool, products: bool, accurate: bool, threads: int
+) -> tuple[Measured, dict[int, str]]:
+    rows, excluded = open_rows(updates, zero=zero)
+    if len(excluded) > allowed:
+        raise TooManyFaults(excluded, allowed, len(updates))
+    if products:
+        found = measure_gram(rows, zero=zero, threads=threads, accurate=accurate)
+    else:
+        found = measure_norms(rows, zero=zero, threads=threads)
+    excluded |= found.excluded
+    if len(excluded) > allowed:
+        raise TooManyFaults(excluded, allowed, len(updates))
+    return found, excluded
+
+
+def _mixed(
+    before: tuple[Premix, ...],
+    found: Measured,
+    *,
+    n: int,
+    dropped: int,
+    rng: np.random.Generator | None,
+    looks: bool,
+    threads: int,
+) -> tuple[Measured, Mixture]:
+    """Returns the mixture, from products made again in float64 if the cheap ones will not do."""
+    # Drawn once: a second attempt must make the same buckets.
+    seed = None if rng is None or not before else int(rng.integers(1 << 62))
+
+    def attempt(measured: Measured) -> Mixture:
+        return mix(
+            before,
+            measured,
+            lambda byzantine: max(0, count_byzantine(byzantine, n) - dropped),
+            None if seed is None else np.random.default_rng(seed),
+            looks=looks,
+        )
+
+    mixture = attempt(found)
+    if not mixture.certified:
+        found = measure_gram(found.rows, zero=False, threads=threads, accurate=True)
+        mixture = attempt(found)
+    return found, mixture
+
+
+def _shares(call: _Call, rows: Rows, n: int) -> Doubles | None:
+    """Returns the capped share of each usable row, or None: alike."""
+    if call.weights is None:
+        return None
+    weights = np.asarray(call.weights, np.float64)
+    if weights.shape != (n,):
+        raise ConfigError(f"weights must be one for each of {n} rows, got shape {weights.shape}")
+    return cap_shares(weights[rows.used], call.weight_cap)

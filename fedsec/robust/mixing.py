@@ -1,0 +1,158 @@
+"""The arithmetic of pre-aggregations: each is a matrix, and matrices compose.
+
+The mixed rows are ``M @ rows`` and their products ``M G M^T``: they need not be formed.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fedsec.errors import ConfigError
+from fedsec.robust.aggregate import Doubles
+from fedsec.robust.faults import Faults
+from fedsec.robust.geometry import (
+    Measured,
+    certified,
+    mixed_spans,
+    plain_spans,
+    squared_distances,
+)
+from fedsec.robust.premixing import Arc, Bucketing, Clip, Nnm, Premix
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Rows after pre-aggregation, without the rows.
+
+    Attributes:
+        matrix: Factors of the usable rows (m, n); None: the rows themselves.
+        squares: Squared norms of the mixed rows (m,); NaN where only products would tell them.
+        gram: Products of the mixed rows (m, m), or None.
+        spans: As for `certified`, of the mixed rows (m, m); None where there are no products.
+        certified: Whether every distance that was looked at is known well enough.
+        reach: Relative error bound of `gram`.
+    """
+
+    matrix: Doubles | None
+    squares: Doubles
+    gram: Doubles | None
+    spans: Doubles | None
+    certified: bool
+    reach: float
+
+    def __len__(self) -> int:
+        return len(self.squares)
+
+    def products(self) -> Doubles:
+        """Returns the products of the mixed rows (m, m).
+
+        Raises:
+            ConfigError: They were not measured; a stage that looks at them must be in `needs`.
+        """
+        if self.gram is None:
+            raise ConfigError("products among the rows were not measured")
+        return self.gram
+
+    def distances(self) -> Doubles:
+        """Returns the squared distances of the mixed rows (m, m); as `products`."""
+        products = self.products()
+        assert self.spans is not None, "made beside the products"  # noqa: S101 - own promise
+        return squared_distances(products, self.spans, self.reach)
+
+
+def mix(
+    stages: tuple[Premix, ...],
+    found: Measured,
+    count: Callable[[Faults], int],
+    rng: np.random.Generator | None,
+    *,
+    looks: bool,
+) -> Mixture:
+    """Returns the rows after all `stages`.
+
+    Args:
+        stages: In this order.
+        found: The usable rows' norms, and products if a stage needs them.
+        count: From a stage's `byzantine` to how many hostile rows are left.
+        rng: For bucketing.
+        looks: Whether a rule looks at products of the mixed rows.
+
+    Raises:
+        ConfigError: A stage draws and there is no `rng`.
+    """
+    spans = None if found.gram is None else plain_spans(found.squares)
+    mixed = Mixture(None, found.squares, found.gram, spans, certified=True, reach=found.reach)
+    for stage in stages:
+        if not isinstance(stage, Bucketing):
+            mixed = _looked_at(mixed, found)
+        matrix = _matrix(stage, mixed, count, rng)
+        after = matrix if mixed.matrix is None else matrix @ mixed.matrix
+        gram = None if found.gram is None else after @ found.gram @ after.T
+        squares = _squares(mixed.squares, matrix, gram)
+        spans = None if gram is None else mixed_spans(after, found.squares)
+        mixed = Mixture(after, squares, gram, spans, mixed.certified, found.reach)
+    return _looked_at(mixed, found) if looks else mixed
+
+
+def _looked_at(mixed: Mixture, found: Measured) -> Mixture:
+    """Returns `mixed`, which stays certified only if its own distances are known well enough."""
+    if mixed.matrix is None or mixed.spans is None or not mixed.certified:
+        return mixed
+    return replace(mixed, certified=certified(found, mixed.spans, mixed.gram))
+
+
+def _squares(before: Doubles, matrix: Doubles, gram: Doubles | None) -> Doubles:
+    if gram is not None:
+        return np.maximum(np.diag(gram), 0.0)
+    if matrix.shape[0] == matrix.shape[1] and not np.any(matrix - np.diag(np.diag(matrix))):
+        return np.diag(matrix) ** 2 * before
+    return np.full(len(matrix), np.nan)
+
+
+def _matrix(
+    stage: Premix,
+    mixed: Mixture,
+    count: Callable[[Faults], int],
+    rng: np.random.Generator | None,
+) -> Doubles:
+    """Returns the factors (m', m) of one stage."""
+    m = len(mixed)
+    match stage:
+        case Nnm():
+            distances = mixed.distances()
+            np.fill_diagonal(distances, -1.0)  # a row is its own nearest
+            keep = m - count(stage.byzantine)
+            nearest = np.argsort(distances, axis=1, kind="stable")[:, :keep]
+            matrix = np.zeros((m, m))
+            np.put_along_axis(matrix, nearest, 1 / keep, axis=1)
+            return matrix
+        case Bucketing():
+            return _buckets(stage.size, m, rng)
+        case Clip():
+            return np.diag(_factors(np.sqrt(mixed.squares), stage.norm))
+        case Arc():
+            norms = np.sqrt(mixed.squares)
+            f = count(stage.byzantine)
+            clipped = int(2 * f / m * (m - f) + 1e-9)
+            return np.diag(_factors(norms, float(np.sort(norms)[m - clipped - 1])))
+        case _:
+            raise ConfigError(f"{stage!r} is no pre-aggregation that fedsec knows")
+
+
+def _factors(norms: Doubles, limit: float) -> Doubles:
+    factors = np.ones(len(norms))
+    return np.divide(limit, norms, out=factors, where=norms > limit)
+
+
+def _buckets(size: int, m: int, rng: np.random.Generator | None) -> Doubles:
+    if size == 1:
+        return np.eye(m)
+    if rng is None:
+        raise ConfigError("bucketing draws which rows go together: give rng")
+    order = rng.permutation(m)
+    matrix = np.zeros((-(-m // size), m))
+    for bucket, start in enumerate(range(0, m, size)):
+        members = order[start : start + size]
+        matrix[bucket, members] = 1 / len(members)
+    return matrix

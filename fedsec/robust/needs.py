@@ -1,0 +1,108 @@
+"""What a rule and its pre-aggregations must be told about the rows, and which options they take."""
+
+from typing import Literal
+
+import numpy as np
+
+from fedsec.errors import ConfigError
+from fedsec.robust.aggregate import Doubles
+from fedsec.robust.blocks import Rows
+from fedsec.robust.coordinate_rules import Mean, TrimmedMean
+from fedsec.robust.distance_rules import (
+    Bulyan,
+    Caf,
+    GeometricMedian,
+    Krum,
+    MinimumDiameter,
+    Monna,
+    MultiKrum,
+)
+from fedsec.robust.geometry import FEW_ROWS
+from fedsec.robust.norm_rules import CenteredClipping, Cge, FlTrust
+from fedsec.robust.premixing import Arc, Bucketing, Clip, Nnm, Premix
+from fedsec.robust.rule import Row, Rule
+
+WEIGHTED = (Mean, TrimmedMean, GeometricMedian)
+BY_DISTANCE = (Krum, MultiKrum, Bulyan, GeometricMedian, MinimumDiameter, Caf)
+
+
+def looks_at_products(rule: Rule, before: tuple[Premix, ...], reference: Row | None) -> bool:
+    """Returns whether `rule` itself wants products or distances among the mixed rows."""
+    match rule:
+        case CenteredClipping():
+            return rule.iterations > 1 or reference is not None
+        case Monna():
+            return bool(before)
+        case _:
+            return isinstance(rule, BY_DISTANCE)
+
+
+def wants_products(rule: Rule, before: tuple[Premix, ...], reference: Row | None) -> bool:
+    """Returns whether anything wants them; norms alone are one cheap pass."""
+    if looks_at_products(rule, before, reference) or any(isinstance(s, Nnm) for s in before):
+        return True
+    kinds = [type(stage) for stage in before]
+    if Bucketing not in kinds:
+        return False
+    after = kinds[kinds.index(Bucketing) + 1 :]
+    by_norm = isinstance(rule, CenteredClipping | Cge | FlTrust)
+    return by_norm or Clip in after or Arc in after
+
+
+def wants_accuracy(rule: Rule, before: tuple[Premix, ...], reference: Row | None, n: int) -> bool:
+    """Returns whether cheap products would be measured in vain.
+
+    Many mixed rows lie too near to each other for the bound, and the reference of centred clipping,
+    the last aggregate, lies amid the rows.
+    """
+    if isinstance(rule, CenteredClipping) and reference is not None:
+        return True
+    mixes = n > FEW_ROWS and any(isinstance(stage, Nnm) for stage in before)
+    return mixes and looks_at_products(rule, before, reference)
+
+
+def check_options(
+    rule: Rule,
+    before: tuple[Premix, ...],
+    *,
+    weights: Doubles | None,
+    reference: Row | None,
+    unusable: Literal["drop", "zero"],
+    threads: int,
+) -> None:
+    """Raises unless the options go with the rule.
+
+    Raises:
+        ConfigError: They do not; the message says which.
+    """
+    name = type(rule).__name__
+    if weights is not None:
+        if not isinstance(rule, WEIGHTED):
+            known = ", ".join(each.__name__ for each in WEIGHTED)
+            raise ConfigError(f"{name} takes no weights; these do: {known}")
+        if before or unusable == "zero":
+            raise ConfigError(f"{name}: weights go neither with before nor with unusable='zero'")
+    if reference is None and isinstance(rule, FlTrust):
+        raise ConfigError("FlTrust needs reference: the update of the root data")
+    if reference is not None and not isinstance(rule, FlTrust | CenteredClipping):
+        raise ConfigError(f"{name} takes no reference")
+    if isinstance(rule, Monna) and any(isinstance(stage, Bucketing) for stage in before):
+        raise ConfigError("Monna needs the trusted row: bucketing would mix it with others")
+    if unusable not in ("drop", "zero"):
+        raise ConfigError(f"unusable must be 'drop' or 'zero', got {unusable!r}")
+    if threads < 1:
+        raise ConfigError(f"threads must be >= 1, got {threads}")
+
+
+def check_reference(reference: Row | None, rows: Rows) -> None:
+    """Raises unless the reference is one finite vector (d,).
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if reference is None:
+        return
+    if reference.shape != (rows.size,) or not np.isfinite(reference).all():
+        raise ConfigError(
+            f"reference must be one finite vector ({rows.size},), got shape {reference.shape}"
+        )
