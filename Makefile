@@ -23,9 +23,9 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## a federation of ten nodes on this machine, from nothing to a trained model
 	@$(BIN)/fedsec demo
 
-test: $(READY)  ## every test: first those that share the cores, then those with whole federations
+test: $(READY)  ## every test: first the parts, then whole federations
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report= $(addprefix --ignore=,$(WHOLE))
-	@$(BIN)/python -m pytest --cov --cov-append --cov-report=term:skip-covered $(WHOLE)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-append --cov-report=term:skip-covered $(WHOLE)
 
 check: static doctest test examples wheel  ## all that CI runs
 
