@@ -97,6 +97,8 @@ def join(invite_text: str, directory: Path, root_fingerprint: str | None = None)
             f"{directory} has joined already; take another directory, or move "
             f"{directory}/identity away first"
         )
+    if (directory / "server.toml").exists():
+        raise ConfigError(f"{directory} is a coordinator's directory; a node gets one of its own")
     keys = _Keys()
     with _directory(directory), Draft(directory) as draft:
         draft.write_keys(key_pem(keys.tls), signing_key_pem(keys.signing))
@@ -186,7 +188,12 @@ def _check(
         )
     except IdentityError as error:
         if error.code not in {"expired", "not-yet-valid"}:
-            raise
+            raise IdentityError(
+                error.code,
+                f"{error.detail}. This invite is spent: once it is clear what went "
+                "wrong, the coordinator's operator revokes the node (`fedsec node revoke`) and "
+                "invites it anew",
+            ) from error
         begins = load_certificate(bundle.chain_pem).not_valid_before_utc
         raise IdentityError(
             "clock",

@@ -62,7 +62,12 @@ def join(
     ],
     root_fingerprint: Annotated[
         str | None,
-        typer.Option(metavar="HEX", help="SHA-256 of the federation's root.", show_default=False),
+        typer.Option(
+            metavar="HEX",
+            help="SHA-256 of the federation's root; in quotes, if it has spaces. A wrong one costs "
+            "the invite.",
+            show_default=False,
+        ),
     ] = None,
     *,
     json: Json = False,

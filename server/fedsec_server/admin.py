@@ -142,8 +142,8 @@ class AdminService:
         valid_for = request.valid_for or self.settings.invite_valid_h * 3600
         if not 0 < valid_for <= MAX_INVITE_S:
             raise ConfigError(
-                f"an invite must be valid for more than 0 and at most {MAX_INVITE_S:.0f} seconds "
-                f"(7 days), got {valid_for:g}"
+                f"an invite must be valid for more than 0 and at most {MAX_INVITE_S / 3600:g} "
+                f"hours (7 days), got {valid_for / 3600:g}"
             )
         servers_ca = bytes.fromhex(self.authorities.servers.fingerprint)
         invite = Invite(self.addresses["enrol"], make_token(), servers_ca)

@@ -93,7 +93,7 @@ def find_coordinator(directory: Path) -> Layout:
         raise ConfigError(
             f"{directory} is no coordinator's directory: it holds no server.toml; make one with "
             f"`fedsec server init {directory} --root ROOTDIR --host NAME`, or name another "
-            "directory with --dir"
+            "directory"
         )
     return layout
 

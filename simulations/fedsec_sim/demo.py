@@ -66,7 +66,7 @@ class Report:
         directory: Of everything that it made.
         model: The file of the final model, safetensors.
         logs: Of all programs.
-        accuracy: Of the final model on 360 digits that no node has.
+        accuracy: Of the final model on digits that no node has.
         rounds: Completed.
         bytes_down: Of all messages to nodes.
         bytes_up: Of all messages from nodes.
@@ -100,7 +100,7 @@ def demo_command(
             show_default=False,
         ),
     ] = None,
-    nodes: Annotated[int, typer.Option(min=2, max=100, help="Nodes, a process each.")] = 10,
+    nodes: Annotated[int, typer.Option(min=3, max=100, help="Nodes, a process each.")] = 10,
     rounds: Annotated[int, typer.Option(min=1, max=10_000, help="Rounds of training.")] = 30,
     minimum_accuracy: Annotated[
         float, typer.Option(min=0, max=1, help="Exit with 1 if the model is worse.")
@@ -136,7 +136,7 @@ def run_demo(directory: Path, nodes: int, rounds: int, screen: Screen) -> Report
 
     Args:
         directory: Made here.
-        nodes: >= 2.
+        nodes: >= 3: two must go on when one is killed.
         rounds: >= 1.
         screen: Is told what happens.
 

@@ -180,6 +180,7 @@ def test_another_federation_answers(tmp_path: Path) -> None:
 def test_another_root_than_the_one_that_was_told(tmp_path: Path) -> None:
     error = refused(lambda _: None, tmp_path / "node", pin="ab" * 32)
     assert code(error) == "wrong-fingerprint"
+    assert "This invite is spent" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -306,3 +307,16 @@ def test_a_directory_that_others_can_read_is_refused(tmp_path: Path) -> None:
     directory.mkdir(mode=0o755)
     with pytest.raises(ConfigError, match="open to other users"):
         join(invite_to("localhost:1", make_pki()), directory)
+
+
+def test_a_coordinators_directory_is_refused_and_nothing_is_spent(tmp_path: Path) -> None:
+    (tmp_path / "server.toml").write_text("schema = 1\n")
+
+    async def main() -> None:
+        async with FakeCoordinator() as fake:
+            with pytest.raises(ConfigError, match="a coordinator's directory"):
+                await joining(fake.invite(), tmp_path)
+            assert set(fake.tokens.values()) == {"fresh"}
+
+    asyncio.run(main())
+    assert [path.name for path in tmp_path.iterdir()] == ["server.toml"]

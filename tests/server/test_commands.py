@@ -207,7 +207,9 @@ def test_invites_have_the_length_that_was_asked_for(fedsec: Fedsec, server: Path
     left = result.json["expires_at"] - datetime.now(UTC).timestamp()
     assert 1700 < left <= 1800
     too_long = fedsec("node", "invite", "clinic-9", "--valid-h", "1000", "--dir", server)
-    assert "at most 604800 seconds (7 days)" in too_long.err
+    assert "at most 168 hours (7 days), got 1000" in too_long.err
+    nothing = fedsec("node", "invite", "clinic-9", "--valid-h", "0", "--dir", server)
+    assert (nothing.code, nothing.err) == (2, "Error: --valid-h must be more than 0\n")
 
 
 def test_unknown_names_are_told(fedsec: Fedsec, server: Path) -> None:

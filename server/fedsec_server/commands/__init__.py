@@ -5,6 +5,7 @@ is imported when somebody asks for that group.
 """
 
 import os
+import sys
 from importlib import import_module
 
 import typer
@@ -24,11 +25,11 @@ def register(cli: CommandTree) -> None:
 
 
 def fill_server(group: typer.Typer) -> None:
-    """Adds the commands of `fedsec server`, whose gRPC may speak.
+    """Adds the commands of `fedsec server`; in `fedsec server start` gRPC may speak.
 
     For other commands gRPC is kept quiet. On the coordinator its line on stderr is all that tells
     whom TLS refused, and why: nothing of it reaches the gate. gRPC reads this at its import.
     """
-    if os.environ.get("GRPC_VERBOSITY") != "DEBUG":
+    if "start" in sys.argv and os.environ.get("GRPC_VERBOSITY") != "DEBUG":
         os.environ["GRPC_VERBOSITY"] = "INFO"
     import_module(f"{_HERE}.server").fill(group)

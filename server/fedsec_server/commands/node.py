@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from fedsec.console import Json, emit_json, format_time, safe, say, show, table
+from fedsec.errors import ConfigError
 from fedsec.wire.generated import admin_pb2 as pb
 from fedsec_server.commands.reach import CredentialsFile, Directory, reach
 from fedsec_server.commands.shape import as_mapping, event_table, facts, moment
@@ -57,6 +58,8 @@ def invite(
     json: Json = False,
 ) -> None:
     """Invite a machine to join as a node: print one string, good for one use."""
+    if valid_h == 0:  # which on the wire means "as server.toml says"
+        raise ConfigError("--valid-h must be more than 0")
     request = pb.InviteNodeRequest(name=name, valid_for=(valid_h or 0) * 3600)
     reply = reach(directory, credentials).ask("InviteNode", request, pb.InviteNodeReply)
     if json:

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
+import typer
 from rich.console import Group
 from rich.live import Live
 from rich.text import Text
@@ -31,7 +32,11 @@ def follow(way: Reach, run_id: int, *, json: bool) -> int:
     Raises:
         FedsecError: The run is unknown, or the coordinator stays away for half a minute.
     """
-    return asyncio.run(_json(way, run_id) if json else _human(way, run_id))
+    try:
+        return asyncio.run(_json(way, run_id) if json else _human(way, run_id))
+    except KeyboardInterrupt:
+        typer.echo(f"No longer watched; `fedsec run stop {run_id}` stops the run.", err=True)
+        raise
 
 
 async def news(
