@@ -21,7 +21,7 @@ from fedsec.wire.answers import error_of, refusal_of
 from fedsec.wire.call import Call, Method, Refusal, server_stream
 from fedsec.wire.call import unary as answer_one
 from fedsec.wire.denylist import Denylist
-from fedsec.wire.gate import Gate, _host, utc_now
+from fedsec.wire.gate import Gate, utc_now
 from fedsec.wire.generated import fleet_pb2 as pb
 from fedsec.wire.rates import RateLimiter
 from tests.pki import make_pki
@@ -387,17 +387,3 @@ def test_nonsense_in_the_table_is_refused_before_anything_listens() -> None:
         Gate(pki.people.certificate_pem, Kind.NODE, Denylist(), RateLimiter(1, 1), print)
     with pytest.raises(ConfigError, match="no issuer to replace"):
         gate(None).replace_issuer(pki.nodes.certificate_pem)
-
-
-@pytest.mark.parametrize(
-    ("peer", "key"),
-    [
-        ("ipv4:10.0.0.7:41000", "10.0.0.7"),
-        ("ipv6:%5B2001:db8:1:2:3:4:5:6%5D:41000", "2001:db8:1:2::/64"),
-        ("ipv6:[2001:db8:1:2::9]:7", "2001:db8:1:2::/64"),
-        ("ipv6:%5Bfe80::1%25eth0%5D:7", "fe80::/64"),
-        ("unix:/run/socket", "unix"),
-    ],
-)
-def test_strangers_are_counted_by_address_or_ipv6_network(peer: str, key: str) -> None:
-    assert _host(peer) == key
