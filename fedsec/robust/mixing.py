@@ -57,7 +57,8 @@ class Mixture:
     def distances(self) -> Doubles:
         """Returns the squared distances of the mixed rows (m, m); as `products`."""
         products = self.products()
-        assert self.spans is not None, "made beside the products"  # noqa: S101 - own promise
+        if self.spans is None:
+            raise RuntimeError("the spans are made beside the products")
         return squared_distances(products, self.spans, self.reach)
 
 
