@@ -42,7 +42,7 @@ doctest: $(READY)  ## the examples in docstrings
 	@$(BIN)/python -m pytest --quiet --doctest-modules --ignore=fedsec/wire/generated fedsec
 
 examples: $(READY)  ## what lies in examples/
-	@BIN=$(BIN) sh examples/run.sh
+	@BIN="$(CURDIR)/$(BIN)" sh examples/run.sh
 
 wheel: $(READY)  ## the built wheel, installed in an empty environment
 	@BIN=$(BIN) sh .ci/wheel
