@@ -45,7 +45,7 @@ def train(message: Message, context: Context) -> Message:
     plan, bench, data = prepare(context)
     training = plan.learning[1]
     asked = read_instruction(message.content)
-    seed = derive(training.seed, asked.round, context.node_id % 2**64)
+    seed = derive(training.seed, asked.heading.round, context.node_id % 2**64)
     with bench.lock:
         set_arrays(bench.model, asked.arrays)
         loss = local_training(training)(bench.task, bench.model, data.train, seed)
@@ -54,7 +54,7 @@ def train(message: Message, context: Context) -> Message:
     update -= layout.flatten(asked.arrays)
     if not is_finite(update):
         raise StateError(
-            f"training diverged in round {asked.round}: the update is not finite; "
+            f"training diverged in round {asked.heading.round}: the update is not finite; "
             f"training.learning_rate = {training.learning_rate} may be too high"
         )
     reply = train_reply(update, examples=len(data.train), loss=loss)

@@ -1,6 +1,6 @@
 """What the built-in apps say to each other: records of a Flower message, made and checked here.
 
-    train      coordinator: "model" (arrays), "instruction" (round, plan)
+    train      coordinator: "model" (arrays), "instruction" (round, attempt, plan)
                node:        "update" (one vector: trained minus sent), "metrics"
     evaluate   coordinator: "model", "instruction"
                node:        "metrics"
@@ -25,7 +25,7 @@ from fedsec.vectors import Vector, is_finite
 
 MODEL, INSTRUCTION, UPDATE, METRICS = "model", "instruction", "update", "metrics"
 VECTOR = "vector"
-ROUND, PLAN = "round", "plan"
+ROUND, ATTEMPT, PLAN = "round", "attempt", "plan"
 EXAMPLES, TRAIN_LOSS, LOSS = "num-examples", "train-loss", "loss"
 
 MAX_EXAMPLES = 2**53  # beyond it a float64 no longer counts one by one
@@ -36,11 +36,25 @@ COORDINATOR = "coordinator"
 
 
 @dataclass(frozen=True, slots=True)
-class Instruction:
-    """What a node is asked for: the model of `round`, under the plan with digest `plan`."""
+class Heading:
+    """Which turn an instruction belongs to.
+
+    Args:
+        round: From 1.
+        attempt: At this round, from 1.
+        plan: Digest of the plan.
+    """
 
     round: int
+    attempt: int
     plan: str
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """What a node is asked for: to work on the model `arrays` in the turn `heading`."""
+
+    heading: Heading
     arrays: Mapping[str, NDArray[Any]]
 
 
@@ -52,24 +66,27 @@ class Metrics:
     values: Mapping[str, float]
 
 
-def instruction(arrays: Mapping[str, NDArray[Any]], *, round_number: int, plan: str) -> RecordDict:
+def instruction(
+    arrays: Mapping[str, NDArray[Any]], *, round_number: int, attempt: int = 1, plan: str
+) -> RecordDict:
     """Returns the content of a train or evaluate message, the same for every node.
 
     Args:
         arrays: The model's arrays by name.
         round_number: Counted from 1.
+        attempt: At this round, counted from 1.
         plan: Digest of the plan.
     """
     return RecordDict(
         {
             MODEL: ArrayRecord({name: pack(array) for name, array in arrays.items()}),
-            INSTRUCTION: ConfigRecord({ROUND: round_number, PLAN: plan}),
+            INSTRUCTION: ConfigRecord({ROUND: round_number, ATTEMPT: attempt, PLAN: plan}),
         }
     )
 
 
-def read_heading(content: RecordDict) -> tuple[int, str]:
-    """Returns round and digest of the plan of an instruction; its model is not looked at.
+def read_heading(content: RecordDict) -> Heading:
+    """Returns which turn an instruction belongs to; its model is not looked at.
 
     Raises:
         ProtocolError: ``bad-instruction``.
@@ -77,12 +94,10 @@ def read_heading(content: RecordDict) -> tuple[int, str]:
     record = content.config_records.get(INSTRUCTION)
     if record is None:
         raise _bad_instruction(f"record {INSTRUCTION!r} is missing")
-    number, plan = record.get(ROUND), record.get(PLAN)
-    if type(number) is not int or not 1 <= number <= MAX_EXAMPLES:
-        raise _bad_instruction(f"{ROUND} must be an integer >= 1, got {_show(number)}")
+    plan = record.get(PLAN)
     if not isinstance(plan, str):
         raise _bad_instruction(f"{PLAN} must be a digest, got {_show(plan)}")
-    return number, plan
+    return Heading(_counted(record, ROUND), _counted(record, ATTEMPT), plan)
 
 
 def read_instruction(content: RecordDict) -> Instruction:
@@ -91,7 +106,7 @@ def read_instruction(content: RecordDict) -> Instruction:
     Raises:
         ProtocolError: ``bad-instruction``: a record is missing or malformed.
     """
-    number, plan = read_heading(content)
+    heading = read_heading(content)
     model = content.array_records.get(MODEL)
     if model is None:
         raise _bad_instruction(f"record {MODEL!r} is missing")
@@ -101,7 +116,7 @@ def read_instruction(content: RecordDict) -> Instruction:
             arrays[name] = unpack(array)
         except ValueError as error:
             raise _bad_instruction(f"array {_show(name)}: {error}") from error
-    return Instruction(number, plan, arrays)
+    return Instruction(heading, arrays)
 
 
 def train_reply(update: Vector, *, examples: int, loss: float) -> RecordDict:
@@ -209,6 +224,13 @@ def _check_records(peer: str, content: RecordDict, wanted: set[str]) -> None:
         raise ProtocolError(
             peer, "bad-records", f"records {_names(content)}, want {_names(sorted(wanted))}"
         )
+
+
+def _counted(record: ConfigRecord, name: str) -> int:
+    number = record.get(name)
+    if type(number) is not int or not 1 <= number <= MAX_EXAMPLES:
+        raise _bad_instruction(f"{name} must be an integer >= 1, got {_show(number)}")
+    return number
 
 
 def _bad_instruction(detail: str) -> ProtocolError:

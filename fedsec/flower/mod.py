@@ -4,7 +4,6 @@ Flower looks an app's handlers up before it runs the app's own mods, and an app 
 So this is no entry of the app's list: the worker calls it and hands it the app.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TypeAlias
@@ -19,8 +18,8 @@ from fedsec.plan import FederationPlan
 Allow: TypeAlias = Callable[[FederationPlan], None]
 """The site's policy: returns where it takes part in the plan, else raises PolicyRefusal."""
 
-Asked: TypeAlias = defaultdict[tuple[str, int], set[str]]
-"""Ids of the messages seen, by kind and round."""
+Asked: TypeAlias = dict[tuple[str, int, int], str]
+"""Id of the message seen, by kind, round and attempt."""
 
 KINDS: Mapping[str, str] = MappingProxyType(
     {MessageType.TRAIN: "train", MessageType.EVALUATE: "evaluate"}
@@ -31,13 +30,13 @@ def guard(plan: FederationPlan, allow: Allow) -> Mod:
     """Returns the mod of one run; it keeps count, so make one per run and process.
 
     It lets through only what the plan announced: messages of this run; for the built-in app train
-    and evaluate of a round of this very plan, each at most as often as the plan may try it.
+    and evaluate of a round of this very plan, once for each attempt that the plan allows.
 
     Args:
         plan: What this node agreed to.
         allow: Asked again for every message, since a site's policy may change during a run.
     """
-    asked: Asked = defaultdict(set)
+    asked: Asked = {}
 
     def defence_mod(message: Message, context: Context, app: ClientAppCallable) -> Message:
         """Returns the app's reply.
@@ -66,16 +65,24 @@ def _check(plan: FederationPlan, message: Message, asked: Asked) -> None:
             f"a message of type {message.metadata.message_type[:40]!r}; the plan announces "
             f"{', '.join(KINDS.values())}"
         )
-    number, digest = read_heading(message.content)
-    if digest != plan.digest:
+    heading = read_heading(message.content)
+    if heading.plan != plan.digest:
         raise PolicyRefusal(
-            f"the message belongs to plan {digest[:16]!r}, this node agreed to {plan.digest[:16]!r}"
+            f"the message belongs to plan {heading.plan[:16]!r}, "
+            f"this node agreed to {plan.digest[:16]!r}"
         )
-    if number > training.rounds:
-        raise PolicyRefusal(f"round {number}; the plan has {training.rounds} (training.rounds)")
-    asked[kind, number].add(message.metadata.message_id)  # one delivered again counts once
-    if len(asked[kind, number]) > plan.round.attempts:
+    if heading.round > training.rounds:
         raise PolicyRefusal(
-            f"{kind} of round {number} was asked for more often than the plan's "
-            f"{plan.round.attempts} attempts (round.attempts)"
+            f"round {heading.round}; the plan has {training.rounds} (training.rounds)"
+        )
+    if heading.attempt > plan.round.attempts:
+        raise PolicyRefusal(
+            f"attempt {heading.attempt} at round {heading.round}; the plan has "
+            f"{plan.round.attempts} (round.attempts)"
+        )
+    turn = kind, heading.round, heading.attempt
+    known = asked.setdefault(turn, message.metadata.message_id)
+    if known != message.metadata.message_id:  # one delivered again is the same one
+        raise PolicyRefusal(
+            f"{kind} of round {heading.round}, attempt {heading.attempt}, was asked for before"
         )

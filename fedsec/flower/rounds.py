@@ -1,8 +1,11 @@
 """The run loop of the built-in app: `(state, round) -> state`.
 
-    draw a cohort --> train --> check replies --> quorum? --yes--> rule --> step --> evaluate
-         ^                                           | no
-         +------------- up to round.attempts --------+--> the run fails, saying who and why
+    draw a cohort --> collect --> quorum? --yes--> combine --> step --> evaluate
+         ^                          | no              | too little for what the plan promises
+         +--- up to round.attempts -+-----------------+--> the run fails, saying who and why
+
+How updates are collected and what is made of them are values that follow from the plan
+(`fedsec.flower.table`): a `Collection` and a `Combination`.
 
 A round depends on the state, the plan, who is ready and what the nodes answer, on nothing else; so
 a run that continues from a stored state does what it would have done.
@@ -12,17 +15,19 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from flwr.app import Message, MessageType, RecordDict
+from flwr.app import MessageType
 from flwr.serverapp import Grid
 
 from fedsec.errors import StateError
+from fedsec.flower.collection import Attempt, AttemptMissed, Collected, Post
+from fedsec.flower.combination import Combined
 from fedsec.flower.messages import TRAIN_LOSS, instruction
-from fedsec.flower.replies import Accepted, Gatherer, Reasons, evaluations, mean_metrics
+from fedsec.flower.replies import Reasons, evaluations, mean_metrics
 from fedsec.flower.reporting import NOTE, ROUND, Json, Reporter, name_of
-from fedsec.flower.strategy import Mean, Rule, ServerState
-from fedsec.flower.table import ALGORITHMS, weighting
+from fedsec.flower.strategy import ServerState
+from fedsec.flower.table import ALGORITHMS, collection, combination, weighting
 from fedsec.plan import FederationPlan
 from fedsec.vectors import is_finite
 
@@ -39,16 +44,17 @@ class Clock:
     sleep: Callable[[float], None] = time.sleep
 
 
-MEAN, CLOCK = Mean(), Clock()
+CLOCK = Clock()
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A round that reached its quorum: the new state, the replies, and which attempt it was."""
+    """A round that came about: the new state, what it was made of, and in which attempt."""
 
     state: ServerState
-    accepted: Accepted
-    attempt: int
+    attempt: Attempt
+    collected: Collected
+    combined: Combined
 
 
 class Rounds:
@@ -60,7 +66,6 @@ class Rounds:
         reporter: Learns of every round.
         size: d, entries of the model's vector.
         evaluation: Of a state on data that no node holds; None: the nodes evaluate.
-        rule: From updates to one vector.
         clock: For tests.
     """
 
@@ -72,7 +77,6 @@ class Rounds:
         *,
         size: int,
         evaluation: Evaluation | None = None,
-        rule: Rule = MEAN,
         clock: Clock = CLOCK,
     ) -> None:
         self._plan = plan
@@ -80,17 +84,19 @@ class Rounds:
         self._grid = grid
         self._reporter = reporter
         self._evaluation = evaluation
-        self._rule = rule
         self._clock = clock
         self._optimizer = ALGORITHMS[self._training.algorithm](self._training)
         self._weighting = weighting(self._training)
-        self._gatherer = Gatherer(size)
+        self._post = Post(grid, plan.round.deadline_s)
+        self._collect = collection(plan, size)
+        self._combine = combination(plan)
 
     def __call__(self, state: ServerState, round_number: int) -> ServerState:
         """Returns the state after `round_number`; `state` is that after the round before.
 
         Raises:
-            StateError: The quorum was missed in every attempt; names who failed and why.
+            StateError: No attempt came about; names who failed and why.
+            BudgetExhausted: The round would cost more privacy than is left.
         """
         if state.round != round_number - 1:
             raise StateError(
@@ -122,26 +128,41 @@ class Rounds:
 
     def _train(self, state: ServerState, round_number: int) -> Trained:
         quorum, attempts = self._plan.nodes.quorum, self._plan.round.attempts
-        content = instruction(state.arrays(), round_number=round_number, plan=self._plan.digest)
-        for attempt in range(1, attempts + 1):
-            cohort = self.draw(self.wait_for(quorum), round_number, attempt)
-            replies, silent = self._ask(cohort, MessageType.TRAIN, content, round_number)
-            accepted = self._gatherer.updates(cohort, replies, silent)
-            if len(accepted.nodes) >= quorum:
-                shares = self._weighting(accepted.examples)
-                stepped = self._optimizer.step(state, self._rule(accepted.updates, shares))
-                if not is_finite(stepped.vector):
-                    raise StateError(
-                        f"the model is no longer finite after round {round_number}: an update was "
-                        "too large, or training.server_learning_rate is too high"
-                    )
-                return Trained(stepped, accepted, attempt)
-            self._report_missed(accepted, round_number, attempt, len(cohort))
+        for number in range(1, attempts + 1):
+            cohort = self.draw(self.wait_for(quorum), round_number, number)
+            content = instruction(
+                state.arrays(), round_number=round_number, attempt=number, plan=self._plan.digest
+            )
+            attempt = Attempt(round_number, number, tuple(cohort), content)
+            try:
+                return self._try(state, attempt)
+            except AttemptMissed as error:
+                missed = error
+                self._report_missed(attempt, missed)
         raise StateError(
-            f"round {round_number} missed the quorum in {attempts} of {attempts} attempts: "
-            f"{len(accepted.nodes)} of {len(cohort)} nodes gave a usable answer in the last one, "
-            f"nodes.quorum = {quorum}. {self._blame(accepted.reasons)}"
+            f"round {round_number} did not come about in {attempts} of {attempts} attempts "
+            f"(round.attempts); in the last one {missed}. {self._blame(missed.reasons)}".strip()
         )
+
+    def _try(self, state: ServerState, attempt: Attempt) -> Trained:
+        """Returns the round that `attempt` gives; AttemptMissed if it gives none."""
+        collected = self._collect(self._post, attempt)
+        quorum, answered = self._plan.nodes.quorum, len(collected.nodes)
+        if answered < quorum:
+            raise AttemptMissed(
+                f"{answered} of {len(attempt.cohort)} nodes gave a usable answer, "
+                f"nodes.quorum = {quorum}",
+                collected.failed,
+                collected.rejected,
+            )
+        combined = self._combine(attempt, collected, state.memory)
+        stepped = self._optimizer.step(state, combined.vector)
+        if not is_finite(stepped.vector):
+            raise StateError(
+                f"the model is no longer finite after round {attempt.round}: an update was "
+                "too large, or training.server_learning_rate is too high"
+            )
+        return Trained(replace(stepped, memory=combined.memory), attempt, collected, combined)
 
     def draw(self, ready: Sequence[int], round_number: int, attempt: int) -> list[int]:
         """Returns the cohort, ascending: a random set of the plan's size, from the plan's seed.
@@ -156,24 +177,6 @@ class Rounds:
 
         return sorted(sorted(ready, key=rank)[: self._plan.nodes.cohort(len(ready))])
 
-    def _ask(
-        self, nodes: Sequence[int], message_type: str, content: RecordDict, round_number: int
-    ) -> tuple[list[Message], str]:
-        """Sends `content` to `nodes`; returns the replies and what to say of those without one."""
-        deadline = self._plan.round.deadline_s
-        messages = [
-            Message(
-                content,
-                dst_node_id=node,
-                message_type=message_type,
-                group_id=str(round_number),
-                ttl=deadline,
-            )
-            for node in nodes
-        ]
-        replies = list(self._grid.send_and_receive(messages, timeout=deadline))
-        return replies, f"no answer within {deadline:g} s (round.deadline_s)"
-
     def _evaluate(self, state: ServerState) -> dict[str, Json]:
         """Returns what a round's report says about the quality of the model, if it is due."""
         every, last = self._plan.round.evaluate_every, self._training.rounds
@@ -183,39 +186,39 @@ class Rounds:
             return _finite(self._evaluation(state))
         nodes = sorted(self._grid.get_node_ids())
         content = instruction(state.arrays(), round_number=state.round, plan=self._plan.digest)
-        replies, silent = self._ask(nodes, MessageType.EVALUATE, content, state.round)
-        accepted = evaluations(nodes, replies, silent)
+        replies = self._post.ask(dict.fromkeys(nodes, content), MessageType.EVALUATE, state.round)
+        accepted = evaluations(nodes, replies, self._post.silent)
         figures: dict[str, Json] = {}
         if accepted.nodes:
-            figures |= _finite(mean_metrics(accepted, self._weighting(accepted.examples)))
+            weights = self._weighting([each.examples for each in accepted.metrics])
+            figures |= _finite(mean_metrics(accepted.metrics, weights))
         return figures | {
             "evaluated": list(accepted.nodes),
             "evaluation_failed": {str(node): why for node, why in accepted.reasons.items()},
         }
 
     def _report(self, trained: Trained, figures: Mapping[str, Json], seconds: float) -> None:
-        accepted = trained.accepted
-        shares = self._weighting(accepted.examples)
-        loss = mean_metrics(accepted, shares)[TRAIN_LOSS]
+        collected = trained.collected
         detail: dict[str, Json] = {
-            "round": trained.state.round,
+            "round": trained.attempt.round,
             "rounds": self._training.rounds,
-            "attempt": trained.attempt,
+            "attempt": trained.attempt.number,
             "seconds": round(seconds, 4),
-            "train_loss": loss,
-            "examples": sum(accepted.examples),
         }
-        self._reporter.report(ROUND, detail | _who(accepted) | dict(figures))
+        if collected.metrics:  # else they are withheld
+            metrics = mean_metrics(collected.metrics, collected.weights)
+            detail["train_loss"] = metrics[TRAIN_LOSS]
+            detail["examples"] = sum(each.examples for each in collected.metrics)
+        who: dict[str, Json] = {"answered": list(collected.nodes), **_reasons(collected)}
+        self._reporter.report(ROUND, detail | who | dict(trained.combined.figures) | dict(figures))
 
-    def _report_missed(
-        self, accepted: Accepted, round_number: int, attempt: int, asked: int
-    ) -> None:
-        text = (
-            f"round {round_number}, attempt {attempt}: {len(accepted.nodes)} of {asked} nodes "
-            f"gave a usable answer, nodes.quorum = {self._plan.nodes.quorum}"
-        )
-        detail: dict[str, Json] = {"text": text, "round": round_number, "attempt": attempt}
-        self._reporter.report(NOTE, detail | _who(accepted))
+    def _report_missed(self, attempt: Attempt, missed: AttemptMissed) -> None:
+        detail: dict[str, Json] = {
+            "text": f"round {attempt.round}, attempt {attempt.number}: {missed}",
+            "round": attempt.round,
+            "attempt": attempt.number,
+        }
+        self._reporter.report(NOTE, detail | _reasons(missed))
 
     def _blame(self, reasons: Reasons) -> str:
         named = [
@@ -230,9 +233,9 @@ def _finite(figures: Mapping[str, float]) -> dict[str, Json]:
     return {name: value if math.isfinite(value) else None for name, value in figures.items()}
 
 
-def _who(accepted: Accepted) -> dict[str, Json]:
+def _reasons(found: Collected | AttemptMissed) -> dict[str, Json]:
+    """Returns who failed and who was rejected, why; JSON's keys are text."""
     return {
-        "answered": list(accepted.nodes),
-        "failed": {str(node): why for node, why in accepted.failed.items()},
-        "rejected": {str(node): why for node, why in accepted.rejected.items()},
+        "failed": {str(node): why for node, why in found.failed.items()},
+        "rejected": {str(node): why for node, why in found.rejected.items()},
     }

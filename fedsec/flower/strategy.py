@@ -99,6 +99,7 @@ class ServerState:
         layout: What they are, in order.
         fixed: Arrays that are not averaged (integers, booleans); they stay as they were first made.
         slots: The optimiser's vectors (d,) by name.
+        memory: What the combination remembers, by name.
     """
 
     round: int
@@ -106,6 +107,7 @@ class ServerState:
     layout: Layout
     fixed: Arrays = field(default_factory=lambda: _NOTHING)
     slots: Mapping[str, Vector] = field(default_factory=lambda: _NOTHING)
+    memory: Arrays = field(default_factory=lambda: _NOTHING)
 
     @classmethod
     def begin(cls, arrays: Arrays, optimizer: "ServerOptimizer") -> "ServerState":
@@ -129,7 +131,8 @@ class ServerState:
         """Returns all arrays of the state, for storage; `to_json` is the rest of it."""
         fixed = {f"fixed/{name}": array for name, array in self.fixed.items()}
         slots = {f"slot/{name}": vector for name, vector in self.slots.items()}
-        return {"vector": self.vector, **fixed, **slots}
+        memory = {f"memory/{name}": array for name, array in self.memory.items()}
+        return {"vector": self.vector, **fixed, **slots, **memory}
 
     def to_json(self) -> str:
         """Returns what of the state is no array."""
@@ -148,7 +151,7 @@ class ServerState:
             vector = np.asarray(arrays["vector"])
         except (ValueError, TypeError, KeyError) as error:
             raise ConfigError(f"not a stored state: {error!r}") from error
-        parts: dict[str, dict[str, NDArray[Any]]] = {"fixed": {}, "slot": {}}
+        parts: dict[str, dict[str, NDArray[Any]]] = {"fixed": {}, "slot": {}, "memory": {}}
         for key, array in arrays.items():
             kind, _, name = key.partition("/")
             if kind in parts:
@@ -156,7 +159,7 @@ class ServerState:
         vectors = [vector, *parts["slot"].values()]
         if any(v.dtype != np.float32 or v.shape != (layout.size,) for v in vectors):
             raise ConfigError(f"a stored state's vectors must be float32 ({layout.size},)")
-        return cls(round_number, vector, layout, parts["fixed"], parts["slot"])
+        return cls(round_number, vector, layout, parts["fixed"], parts["slot"], parts["memory"])
 
 
 class ServerOptimizer(Protocol):

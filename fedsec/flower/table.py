@@ -1,11 +1,13 @@
-"""From a plan's words to the values that do the work: one entry per algorithm."""
+"""From a plan's words to the values that do the work."""
 
 from collections.abc import Callable
 from types import MappingProxyType
 
 from fedsec.errors import ConfigError
+from fedsec.flower.collection import Collection, Plain
+from fedsec.flower.combination import Combination, Weighted
 from fedsec.flower.strategy import FedAdam, FedAvg, FedAvgM, ServerOptimizer, Weighting
-from fedsec.plan import Training
+from fedsec.plan import FederationPlan, Training
 from fedsec.tasks.training import LocalTraining
 
 
@@ -35,6 +37,17 @@ def fedadam(training: Training) -> FedAdam:
 ALGORITHMS: MappingProxyType[str, Callable[[Training], ServerOptimizer]] = MappingProxyType(
     {"fedavg": fedavg, "fedprox": fedavg, "fedavgm": fedavgm, "fedadam": fedadam}
 )
+
+
+def collection(plan: FederationPlan, size: int) -> Collection:
+    """Returns how updates (d,) of `size` entries get from the nodes to rows."""
+    return Plain(size, weighting(plan.learning[1]))
+
+
+def combination(plan: FederationPlan) -> Combination:
+    """Returns what is made of the rows."""
+    del plan
+    return Weighted()
 
 
 def weighting(training: Training) -> Weighting:

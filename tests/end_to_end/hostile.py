@@ -189,6 +189,6 @@ class HostileNode:
         with writer.finish() as blob:
             instruction = read_instruction(decode_records(header.skeleton, blob.view()))
             weights = instruction.arrays["weights"].copy()
-        asked = Asked(header, instruction.round, weights)
+        asked = Asked(header, instruction.heading.round, weights)
         self.asked[asked.round] = asked
         await self.special.get(asked.round, self.usual)(self, asked)

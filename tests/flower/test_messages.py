@@ -13,6 +13,7 @@ from fedsec.flower.messages import (
     METRICS,
     MODEL,
     UPDATE,
+    Heading,
     evaluate_reply,
     instruction,
     read_evaluate_reply,
@@ -31,8 +32,9 @@ def out() -> np.typing.NDArray[np.float32]:
 
 
 def test_an_instruction_there_and_back() -> None:
-    read = read_instruction(instruction(MODEL_ARRAYS, round_number=3, plan="abc"))
-    assert (read.round, read.plan, list(read.arrays)) == (3, "abc", ["w", "steps"])
+    read = read_instruction(instruction(MODEL_ARRAYS, round_number=3, attempt=2, plan="abc"))
+    assert read.heading == Heading(round=3, attempt=2, plan="abc")
+    assert list(read.arrays) == ["w", "steps"]
     np.testing.assert_array_equal(read.arrays["w"], MODEL_ARRAYS["w"])
     assert read.arrays["steps"].shape == ()
 
@@ -180,6 +182,8 @@ def heading(**changed: object) -> RecordDict:
         (heading(round=0), "round must be an integer >= 1, got 0"),
         (heading(round=True), "round must be an integer >= 1, got True"),
         (heading(round="3"), "round must be an integer >= 1, got '3'"),
+        (heading(attempt=0), "attempt must be an integer >= 1, got 0"),
+        (heading(attempt=2**60), "attempt must be an integer >= 1, got"),
         (heading(plan=3), "plan must be a digest, got 3"),
     ],
 )

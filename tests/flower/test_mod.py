@@ -26,10 +26,15 @@ def context(run_id: int = 1) -> Context:
 
 
 def message(
-    number: int = 1, kind: str = "train", digest: str = PLAN.digest, name: str = "m1"
+    number: int = 1,
+    kind: str = "train",
+    digest: str = PLAN.digest,
+    name: str = "m1",
+    attempt: int = 1,
 ) -> Message:
     become(1, 1, 1)
-    content = instruction({"w": np.ones(1, np.float32)}, round_number=number, plan=digest)
+    arrays = {"w": np.ones(1, np.float32)}
+    content = instruction(arrays, round_number=number, attempt=attempt, plan=digest)
     made = Message(content, dst_node_id=7, message_type=kind)
     set_message_id(made, name)
     return made
@@ -62,6 +67,7 @@ def test_what_the_plan_announced_reaches_the_app() -> None:
     ("wrong", "reason"),
     [
         (message(4), r"round 4; the plan has 3 \(training\.rounds\)"),
+        (message(attempt=3), r"attempt 3 at round 1; the plan has 2 \(round\.attempts\)"),
         (message(digest="f" * 64), "belongs to plan 'ffffffffffffffff', this node agreed to"),
         (message(kind="query"), "a message of type 'query'; the plan announces train, evaluate"),
         (message(kind="train.twice"), "a message of type 'train.twice'"),
@@ -88,13 +94,15 @@ def test_a_malformed_message_is_the_coordinators_fault() -> None:
         guard(PLAN, allow)(bad, context(), seeing([]))
 
 
-def test_a_round_is_done_no_more_often_than_the_plan_may_try() -> None:
+def test_each_attempt_is_worked_on_once() -> None:
     calls: list[Message] = []
     mod, app = guard(PLAN, allow), seeing(calls)
-    for name in ("m1", "m2", "m1", "m2"):  # each delivered twice, as after a lost connection
-        mod(message(name=name), context(), app)
-    with pytest.raises(PolicyRefusal, match=r"train of round 1 was asked for more often than the"):
-        mod(message(name="m3"), context(), app)
+    for _ in range(2):  # each delivered twice, as after a lost connection
+        mod(message(name="m1"), context(), app)
+        mod(message(name="m2", attempt=2), context(), app)
+    for attempt in (1, 2):
+        with pytest.raises(PolicyRefusal, match=f"train of round 1, attempt {attempt}, was asked"):
+            mod(message(name="m3", attempt=attempt), context(), app)
     mod(message(kind="evaluate", name="m4"), context(), app)
     mod(message(number=2, name="m5"), context(), app)
     assert len(calls) == 6

@@ -1,21 +1,24 @@
 """The run loop: exactly the accepted nodes count, one bad node never stops a round."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pytest
-from flwr.app import Array, Context, Error, Message
+from flwr.app import Array, Context, Error, Message, RecordDict
 from flwr.clientapp.typing import ClientAppCallable
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fedsec.errors import StateError
 from fedsec.flower.arrays import pack
-from fedsec.flower.messages import evaluate_reply, instruction
-from fedsec.flower.replies import Gatherer, evaluations, sort_replies
+from fedsec.flower.collection import Attempt, AttemptMissed, Collected, Plain, Post
+from fedsec.flower.combination import Combined
+from fedsec.flower.messages import Heading, evaluate_reply, instruction, read_heading
+from fedsec.flower.replies import sort_replies
 from fedsec.flower.rounds import Evaluation, Rounds
-from fedsec.flower.strategy import FedAvg, ServerState
+from fedsec.flower.strategy import FedAvg, ServerState, Weighting
 from fedsec.plan import FederationPlan
+from fedsec.vectors import Arrays
 from tests.flower.fakes import (
     FakeGrid,
     Waiting,
@@ -137,7 +140,7 @@ def test_any_mix_gives_the_mean_of_exactly_the_accepted(
     )
     grid = FakeGrid(apps)
     if not kept:
-        with pytest.raises(StateError, match="missed the quorum"):
+        with pytest.raises(StateError, match="did not come about"):
             rounds(grid, of)(begin(), 1)
         return
     state = rounds(grid, of)(begin(), 1)
@@ -187,8 +190,8 @@ def test_a_quorum_missed_in_every_attempt_fails_the_run_and_says_who_and_why() -
     with pytest.raises(StateError) as caught:
         rounds(grid, of)(begin(), 1)
     assert str(caught.value) == (
-        "round 1 missed the quorum in 2 of 2 attempts: 1 of 3 nodes gave a usable answer in the "
-        "last one, nodes.quorum = 2. node 101: OSError: disk full; node 102: bad-records: records "
+        "round 1 did not come about in 2 of 2 attempts (round.attempts); in the last one 1 of 3 "
+        "nodes gave a usable answer, nodes.quorum = 2. node 101: OSError: disk full; node 102: bad-records: records "
         "'metrics', want 'metrics', 'update'"
     )
     assert len(grid.asked) == 2
@@ -373,13 +376,27 @@ def messages() -> list[Message]:
     return replies
 
 
+class Handing(FakeGrid):
+    """Hands out these replies, whatever was asked."""
+
+    def __init__(self, replies: Sequence[Message]) -> None:
+        super().__init__([])
+        self.replies = replies
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        return self.replies
+
+
 @given(st.permutations(range(4)))
 def test_no_order_of_replies_matters(order: list[int]) -> None:
     replies = messages()
-    accepted = Gatherer(3).updates([5, 6, 7, 8, 9], [replies[i] for i in order], "silent")
-    assert accepted.nodes == (5, 6, 7)
-    np.testing.assert_array_equal(accepted.updates[:, 0], [5, 6, 7])
-    assert dict(accepted.failed) == {8: "error 2", 9: "silent"}
+    post = Post(Handing([replies[i] for i in order]), deadline_s=9)
+    collected = Plain(3, Weighting())(post, Attempt(1, 1, (5, 6, 7, 8, 9), RecordDict()))
+    assert collected.groups == ((5,), (6,), (7,))
+    np.testing.assert_array_equal(collected.rows[:, 0], [5, 6, 7])
+    assert dict(collected.failed) == {8: "error 2", 9: "no answer within 9 s (round.deadline_s)"}
 
 
 def test_the_first_of_two_replies_counts_and_strangers_are_not_heard() -> None:
@@ -391,5 +408,61 @@ def test_the_first_of_two_replies_counts_and_strangers_are_not_heard() -> None:
     assert rejected[6].startswith("not-asked")
 
 
-def test_evaluations_have_no_updates() -> None:
-    assert evaluations([1], [], "silent").updates.shape == (0, 0)
+# --- the seam --------------------------------------------------------------------------------------
+
+
+def test_rows_of_groups_count_with_all_their_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As secure aggregation gives them: a row per group, no metrics."""
+    grid = FakeGrid([answering(update) for update in UPDATES])
+
+    def grouped(post: Post, attempt: Attempt) -> Collected:
+        groups = ((100, 101, 103), (102,))
+        rows = np.array([[3, 3, 3], [-1, -1, -1]], np.float32)
+        return Collected(rows, groups, np.array([3.0, 1.0]), (), {}, {})
+
+    monkeypatch.setattr("fedsec.flower.rounds.collection", lambda _plan, _size: grouped)
+    state = rounds(grid, four_nodes())(begin(), 1)
+    np.testing.assert_allclose(state.vector, START["w"] + 2)
+    (report,) = grid.of("round")
+    assert report["answered"] == [100, 101, 102, 103]
+    assert not report.keys() & {"train_loss", "examples"}
+
+
+def test_a_combination_may_ask_for_another_attempt_and_keeps_its_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    grid = FakeGrid([answering(update) for update in UPDATES])
+    seen: list[tuple[int, int, list[float]]] = []
+
+    def combine(attempt: Attempt, collected: Collected, memory: Arrays) -> Combined:
+        before = memory.get("seen", np.zeros(0))
+        seen.append((attempt.round, attempt.number, before.tolist()))
+        if (attempt.round, attempt.number) == (2, 1):
+            raise AttemptMissed("2 hostile nodes are too many", {}, {103: "not-finite"})
+        after = {"seen": np.append(before, attempt.round)}
+        return Combined(collected.rows[0].copy(), after, {"sigma": 0.5})
+
+    monkeypatch.setattr("fedsec.flower.rounds.combination", lambda _plan: combine)
+    run = rounds(grid, four_nodes())
+    state = run(run(begin(), 1), 2)
+    assert seen == [(1, 1, []), (2, 1, [1]), (2, 2, [1])]
+    assert state.memory["seen"].tolist() == [1, 2]
+    assert [(each["attempt"], each["sigma"]) for each in grid.of("round")] == [(1, 0.5), (2, 0.5)]
+    (note,) = grid.of("note")
+    assert note["text"] == "round 2, attempt 1: 2 hostile nodes are too many"
+    assert note["rejected"] == {"103": "not-finite"}
+    again = ServerState.from_arrays(state.to_arrays(), state.to_json())
+    assert again.memory["seen"].tolist() == [1, 2]
+
+
+def test_an_instruction_says_which_attempt_it_is() -> None:
+    headings: list[Heading] = []
+
+    def app(message: Message, context: Context) -> Message:
+        headings.append(read_heading(message.content))
+        raise ConnectionError("lost")
+
+    of = plan(more="[nodes]\nmin_available = 1\n[round]\nattempts = 3\n")
+    with pytest.raises(StateError, match="did not come about in 3 of 3"):
+        rounds(FakeGrid([app]), of)(begin(), 1)
+    assert headings == [Heading(1, attempt, of.digest) for attempt in (1, 2, 3)]
