@@ -1,1 +1,1 @@
-"""Differential privacy: what a release costs, what was spent, and what may still be."""
+"""Differential privacy: exact noise, what a release costs, and what may still be spent."""
