@@ -1,0 +1,78 @@
+"""Who is whose neighbour in a round: everybody up to 64 nodes, above that a random ring.
+
+Nodes are put into a random order, the ring, and each is the neighbour of the k/2 before it and the
+k/2 after it. Who knows the roster and the seed can draw the ring again, so no node has to believe
+what it is told about its neighbours.
+
+Source: Bell et al., CCS 2020, section 3.1 (the graph is theirs up to its order, which they draw at
+random, too). Byte form of the draw: docs/spec/secagg-graph.md.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from itertools import count
+
+from fedsec.errors import ConfigError
+from fedsec.secagg.parameters import Parameters
+
+SEED_BYTES = 32
+
+_LABEL = b"fedsec-v1/secagg-ring\x00"
+_WORD = 4  # bytes of one draw
+_WORDS = 1 << 8 * _WORD
+
+
+def neighbours(parameters: Parameters, seed: bytes) -> tuple[tuple[int, ...], ...]:
+    """Returns for each node the positions of its neighbours, ascending, without its own.
+
+    A position is a node's place, from 0, among the nodes of the round in ascending order of their
+    ids. Being neighbours is mutual. Costs O(n k) time and memory.
+
+    Args:
+        parameters: Of the round.
+        seed: 32 bytes that nobody could choose; not looked at where all are neighbours.
+
+    Raises:
+        ConfigError: The seed has another length.
+
+    >>> neighbours(Parameters(4, neighbours=3, threshold=3, corrupt=1, dropouts=0), bytes(32))
+    ((1, 2, 3), (0, 2, 3), (0, 1, 3), (0, 1, 2))
+    """
+    if len(seed) != SEED_BYTES:
+        raise ConfigError(f"the seed of a ring must have {SEED_BYTES} bytes, got {len(seed)}")
+    nodes = parameters.nodes
+    if parameters.complete:
+        return tuple(tuple(other for other in range(nodes) if other != own) for own in range(nodes))
+    order = ring(nodes, seed)
+    side = parameters.neighbours // 2
+    found: list[tuple[int, ...]] = [()] * nodes
+    for place, position in enumerate(order):
+        around = (order[(place + step) % nodes] for step in range(-side, side + 1) if step)
+        found[position] = tuple(sorted(around))
+    return tuple(found)
+
+
+def ring(nodes: int, seed: bytes) -> list[int]:
+    """Returns the positions 0..nodes-1 in the order that `seed` draws, each order alike likely.
+
+    A Fisher-Yates shuffle on the stream SHA-256(label || seed || u64 block), read as big-endian
+    words of 4 bytes; a word that would favour small numbers is skipped.
+    """
+    order, words = list(range(nodes)), _words(seed)
+    for last in range(nodes - 1, 0, -1):
+        chosen = _below(last + 1, words)
+        order[last], order[chosen] = order[chosen], order[last]
+    return order
+
+
+def _below(bound: int, words: Iterator[int]) -> int:
+    """Returns a number in 0..bound-1, each alike likely; 1 <= bound <= 2^32."""
+    fair = _WORDS - _WORDS % bound
+    return next(word for word in words if word < fair) % bound
+
+
+def _words(seed: bytes) -> Iterator[int]:
+    for block in count():
+        digest = hashlib.sha256(_LABEL + seed + block.to_bytes(8, "big")).digest()
+        for start in range(0, len(digest), _WORD):
+            yield int.from_bytes(digest[start : start + _WORD], "big")
