@@ -1,6 +1,6 @@
 """First contact: from an invite to an identity, in one call that either succeeds or leaves nothing.
 
-    decode invite > make keys > fetch the servers' CA, pinned > Enrol > check all > write identity/
+    decode invite > make keys > look at CA and root, pinned > Enrol > check all > write identity/
 
 The invite is spent by the call to the coordinator, and not before the keys lie on the disk.
 """
@@ -60,6 +60,8 @@ _ADVICE = {
     "not-tls": "Is the port in the invite the coordinator's port for enrolment?",
     "token-used": "An invite works once (`fedsec node invite`).",
     "token-expired": "The coordinator's operator makes one with `fedsec node invite`.",
+    "wrong-fingerprint": "Do not go on: another federation's coordinator answered, or the "
+    "fingerprint is of another one. Nothing was sent, so the invite can still be used.",
     "unknown-token": f"Is it an old one, or another coordinator's? Then {_NEW_INVITE}.",
 }
 
@@ -102,7 +104,7 @@ def join(invite_text: str, directory: Path, root_fingerprint: str | None = None)
     keys = _Keys()
     with _directory(directory), Draft(directory) as draft:
         draft.write_keys(key_pem(keys.tls), signing_key_pem(keys.signing))
-        reply = _with_advice(invite, keys, pinned=pin is not None)
+        reply = _with_advice(invite, keys, pin)
         received_at = datetime.now(UTC)
         bundle = Bundle(reply.chain_pem, reply.servers_ca_pem, reply.root_pem)
         principal = _check(bundle, keys, invite, pin, received_at)
@@ -126,11 +128,13 @@ def _directory(path: Path) -> Iterator[None]:
         raise
 
 
-def _with_advice(invite: Invite, keys: _Keys, *, pinned: bool) -> EnrolReply:
-    """Enrols; whatever goes wrong also says what to do."""
+def _with_advice(invite: Invite, keys: _Keys, pin: str | None) -> EnrolReply:
+    """Enrols; whatever goes wrong also says what to do. A wrong root spends nothing."""
     try:
-        servers_ca = fetch_pinned_chain(invite.address, invite.servers_ca_fingerprint)
-        return asyncio.run(_enrol(invite, servers_ca, keys, pinned=pinned))
+        servers_ca = fetch_pinned_chain(
+            invite.address, invite.servers_ca_fingerprint, root_fingerprint=pin
+        )
+        return asyncio.run(_enrol(invite, servers_ca, keys, pinned=pin is not None))
     except IdentityError as error:
         advice = _ADVICE.get(error.code)
         if advice is None:

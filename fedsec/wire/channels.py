@@ -19,6 +19,7 @@ import grpc
 import grpc.aio
 
 from fedsec.errors import ConfigError, IdentityError
+from fedsec.identity.authorities import check_signed_by, load_certificate, show_fingerprint
 from fedsec.identity.invites import split_address
 from fedsec.wire.options import CLIENT_OPTIONS, SERVER_OPTIONS
 
@@ -102,35 +103,72 @@ def open_channel(
     )
 
 
-def fetch_pinned_chain(address: str, fingerprint: bytes, timeout_s: float = 10.0) -> bytes:
+def fetch_pinned_chain(
+    address: str,
+    fingerprint: bytes,
+    timeout_s: float = 10.0,
+    *,
+    root_fingerprint: str | None = None,
+) -> bytes:
     """Returns, as PEM, the CA for servers that the one who listens at `address` presents.
 
-    The handshake verifies nothing: whom to believe is decided by `fingerprint` alone, and what is
-    returned is the anchor for the connection that follows, where TLS verifies the rest.
+    The handshake verifies nothing: whom to believe is decided by the fingerprints alone, and what
+    is returned is the anchor for the connection that follows, where TLS verifies the rest.
 
     Args:
         address: ``host:port``.
         fingerprint: SHA-256 of the CA's DER, 32 bytes, from the invite.
         timeout_s: For all of it together, > 0.
+        root_fingerprint: Of the root that must have signed the CA and be presented with it, 64 hex
+            digits. That both fit is for the caller to check again once it has the root for good.
 
     Raises:
         ConfigError: `address` is malformed.
         IdentityError: ``host-unknown``, the name does not resolve; ``nothing-listens``;
             ``no-answer``, in time; ``not-tls``, something else than TLS answers;
-            ``pin-mismatch``, the CA is not among the certificates presented.
+            ``pin-mismatch``, the CA is not among the certificates presented;
+            ``wrong-fingerprint``, the root is not.
     """
     host, port = split_address(address)
     end = time.monotonic() + timeout_s
     with _connect(host, port, timeout_s) as plain:
         chain = _presented(plain, host, end, address)
+    found = _with_fingerprint(chain, fingerprint)
+    if found is None:
+        raise IdentityError(
+            "pin-mismatch",
+            f"none of the {len(chain)} certificates of {address} is the CA that the invite names: "
+            "another federation's coordinator, an old invite, or someone in between",
+        )
+    if root_fingerprint is not None:
+        root = _with_fingerprint(chain, bytes.fromhex(root_fingerprint))
+        _check_root(found, root, chain[-1], root_fingerprint)
+    return ssl.DER_cert_to_PEM_cert(found).encode("ascii")
+
+
+def _with_fingerprint(chain: Sequence[bytes], fingerprint: bytes) -> bytes | None:
     for certificate in chain:
         if hmac.compare_digest(hashlib.sha256(certificate).digest(), fingerprint):
-            return ssl.DER_cert_to_PEM_cert(certificate).encode("ascii")
-    raise IdentityError(
-        "pin-mismatch",
-        f"none of the {len(chain)} certificates of {address} is the CA that the invite names: "
-        "another federation's coordinator, an old invite, or someone in between",
-    )
+            return certificate
+    return None
+
+
+def _check_root(ca: bytes, root: bytes | None, last: bytes, wanted: str) -> None:
+    """Raises IdentityError, ``wrong-fingerprint``, unless `root` was presented and signed `ca`."""
+    if root is None:
+        shown = show_fingerprint(hashlib.sha256(last).hexdigest())
+        raise IdentityError(
+            "wrong-fingerprint",
+            f"the root is not {show_fingerprint(wanted)}; what the coordinator shows for its root "
+            f"is {shown}",
+        )
+    pair = [ssl.DER_cert_to_PEM_cert(each).encode("ascii") for each in (ca, root)]
+    try:
+        check_signed_by(*map(load_certificate, pair))
+    except IdentityError as error:
+        raise IdentityError(
+            "wrong-fingerprint", "the root of that fingerprint did not sign the coordinator's CA"
+        ) from error
 
 
 def _connect(host: str, port: int, timeout_s: float) -> socket.socket:

@@ -16,7 +16,7 @@ class Denylist:
 
     def __init__(self) -> None:
         self._serials: set[int] = set()
-        self._identities: set[str] = set()
+        self._identities: dict[str, str] = {}  # with the name that people know
         self._watched: dict[asyncio.Event, Principal] = {}
 
     def deny_serial(self, serial: int) -> None:
@@ -24,9 +24,12 @@ class Denylist:
         self._serials.add(serial)
         self._tell()
 
-    def deny_identity(self, spiffe_id: str) -> None:
-        """Denies every certificate of an identity, present and future."""
-        self._identities.add(spiffe_id)
+    def deny_identity(self, spiffe_id: str, name: str = "") -> None:
+        """Denies every certificate of an identity, present and future.
+
+        `name` is what its operator calls it; a node's SPIFFE id holds a random number alone.
+        """
+        self._identities[spiffe_id] = name
         self._tell()
 
     def is_denied(self, principal: Principal) -> bool:
@@ -40,7 +43,9 @@ class Denylist:
             IdentityError: ``revoked``: the certificate or its identity is denied.
         """
         if self.is_denied(principal):
-            raise IdentityError("revoked", f"{principal.label} was revoked by the federation")
+            name = self._identities.get(principal.spiffe_id, "")
+            who = f"{principal.kind} {name}" if name else principal.label
+            raise IdentityError("revoked", f"{who} was revoked by the federation")
 
     @contextmanager
     def watch(self, principal: Principal | None) -> Iterator[asyncio.Event]:

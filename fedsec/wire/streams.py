@@ -115,7 +115,7 @@ async def serve_fetch(
 async def serve_store(
     call: Call,
     uploads: Uploads,
-    admit: Callable[[str, Manifest], bool],
+    admit: Callable[[str, Manifest], int | None],
     keep: Callable[[str, Manifest, Blob], Awaitable[None]],
 ) -> None:
     """Takes the content of one reply. For the handler of a long-lived method.
@@ -123,8 +123,9 @@ async def serve_store(
     Args:
         call: Nothing read yet.
         uploads: Where unfinished ones are kept.
-        admit: Gets reply_to and manifest; raises unless the content is wanted from this caller;
-            True where it is held already, so that nothing need be sent.
+        admit: Gets reply_to and manifest; raises unless the content is wanted from this caller.
+            None where it is held already, so that nothing need be sent; else how many bytes of
+            this caller are kept beside `uploads`.
         keep: Gets reply_to, manifest and the complete content, which is its own from then on; the
             caller is told ``stored`` when it returns.
 
@@ -138,11 +139,12 @@ async def serve_store(
         raise ProtocolError(call.who, "malformed", "the first frame must be a begin")
     reply_to = begin.reply_to
     manifest = Manifest.from_proto(begin.manifest, limits.max_content)
-    if admit(reply_to, manifest):
+    beside = admit(reply_to, manifest)
+    if beside is None:
         await call.send(pb.StoreFrame(resume=len(manifest.chunks)))
         await _expect_end(call, limits.idle_s)
     else:
-        upload = uploads.begin(call.caller().spiffe_id, reply_to, manifest)
+        upload = uploads.begin(call.caller().spiffe_id, reply_to, manifest, beside=beside)
         await keep(reply_to, manifest, await _receive(call, uploads, upload))
     await call.send(pb.StoreFrame(stored=True))
 

@@ -29,7 +29,8 @@ class UploadLimits:
 
     Args:
         max_content: Bytes of one upload, >= 1.
-        max_partial: Bytes that the peer's unfinished uploads may promise together, >= max_content.
+        max_partial: Bytes that the peer's unfinished uploads may promise, together with what else
+            of the peer is kept, >= max_content.
         max_uploads: Unfinished uploads of the peer, >= 1.
         resume_s: Seconds that a cut upload is kept, >= 0.
         idle_s: Seconds that the next chunk may take, > 0.
@@ -124,8 +125,14 @@ class Uploads:
         self._clock = clock
         self._uploads: dict[str, dict[str, Upload]] = {}
 
-    def begin(self, owner: str, reply_to: str, manifest: Manifest) -> Upload:
+    def begin(self, owner: str, reply_to: str, manifest: Manifest, *, beside: int = 0) -> Upload:
         """Returns the upload for a new stream to go on with; it now holds `upload.holder`.
+
+        Args:
+            owner: SPIFFE id of the peer.
+            reply_to: The message that it answers.
+            manifest: What is promised.
+            beside: Bytes of finished uploads of the peer that are kept elsewhere.
 
         Raises:
             ProtocolError: ``bad-reply-to``; ``other-content``, it was begun with another manifest,
@@ -136,7 +143,7 @@ class Uploads:
             raise ProtocolError(owner, "bad-reply-to", "reply_to must be the id of a message")
         known = self._uploads.get(owner, {}).get(reply_to)
         if known is None:
-            known = self._new(owner, reply_to, manifest)
+            known = self._new(owner, reply_to, manifest, beside)
         elif known.manifest != manifest:
             self.drop(known)
             raise ProtocolError(
@@ -187,19 +194,20 @@ class Uploads:
         """How many uploads are kept now, of all peers together."""
         return sum(map(len, self._uploads.values()))
 
-    def _new(self, owner: str, reply_to: str, manifest: Manifest) -> Upload:
+    def _new(self, owner: str, reply_to: str, manifest: Manifest, beside: int) -> Upload:
         theirs = self._uploads.get(owner, {})
         limits = self.limits
         if manifest.length > limits.max_content:
             raise ProtocolError(
                 owner, "too-large", f"{manifest.length} bytes, at most {limits.max_content} allowed"
             )
-        promised = manifest.length + sum(upload.manifest.length for upload in theirs.values())
-        if len(theirs) >= limits.max_uploads or promised > limits.max_partial:
+        kept = beside + sum(upload.manifest.length for upload in theirs.values())
+        if len(theirs) >= limits.max_uploads or kept + manifest.length > limits.max_partial:
             raise ProtocolError(
                 owner,
                 "too-many-uploads",
-                f"{len(theirs)} uploads are unfinished; at most {limits.max_uploads} and "
+                f"{len(theirs)} uploads are unfinished and {kept} bytes are kept; with these "
+                f"{manifest.length} more, at most {limits.max_uploads} uploads and "
                 f"{limits.max_partial} bytes together are allowed",
             )
         upload = Upload(owner, reply_to, manifest, BlobWriter(manifest.length))

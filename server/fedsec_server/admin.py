@@ -20,10 +20,10 @@ from fedsec.wire.denylist import Denylist
 from fedsec.wire.gate import utc_now
 from fedsec.wire.generated import admin_pb2 as pb
 from fedsec.wire.services import ADMIN, check_complete
-from fedsec_server.authorities import Authorities, Issued
+from fedsec_server.authorities import Authorities
 from fedsec_server.events import PAGE, Recorder, run_subject
 from fedsec_server.layout import Layout
-from fedsec_server.people import check_person
+from fedsec_server.people_desk import MAX_REASON, PeopleDesk
 from fedsec_server.roles import ROLES
 from fedsec_server.settings import Listener, ServerSettings
 from fedsec_server.state.store import Store
@@ -35,7 +35,6 @@ __all__ = ["ROLES", "AdminService", "Presence", "Runs"]
 
 CHUNK = 1 << 20
 EVENTS_SHOWN = 1000
-MAX_REASON = 500  # characters of a reason that a person gives
 MAX_INVITE_S = 7 * 86_400.0
 
 
@@ -65,7 +64,8 @@ class AdminService:
 
     Args:
         store: The coordinator's memory.
-        authorities: Issue people's certificates.
+        authorities: Of the federation.
+        people: Answers what is asked about people.
         settings: Of the coordinator.
         layout: Of its directory.
         recorder: Gets what people changed.
@@ -80,6 +80,7 @@ class AdminService:
 
     store: Store
     authorities: Authorities
+    people: PeopleDesk
     settings: ServerSettings
     layout: Layout
     recorder: Recorder
@@ -99,7 +100,9 @@ class AdminService:
             "ListNodes": unary(pb.ListNodesRequest, self._list_nodes),
             "ShowNode": unary(pb.ShowNodeRequest, self._show_node),
             "RevokeNode": unary(pb.RevokeNodeRequest, self._revoke_node),
-            "AddPerson": unary(pb.AddPersonRequest, self._add_person),
+            "AddPerson": unary(pb.AddPersonRequest, self.people.add),
+            "ListPeople": unary(pb.ListPeopleRequest, self.people.list),
+            "RevokePerson": unary(pb.RevokePersonRequest, self.people.revoke),
             "SubmitRun": unary(pb.SubmitRunRequest, self._submit_run),
             "ListRuns": unary(pb.ListRunsRequest, self._list_runs),
             "ShowRun": unary(pb.ShowRunRequest, self._show_run),
@@ -206,42 +209,9 @@ class AdminService:
         return revoked
 
     def _deny(self, revoked: Revocation) -> None:
-        self.denylist.deny_identity(revoked.node.spiffe_id)
+        self.denylist.deny_identity(revoked.node.spiffe_id, revoked.node.name)
         for serial in revoked.serials:
             self.denylist.deny_serial(serial)
-
-    # --- people ------------------------------------------------------------------------------
-
-    async def _add_person(self, call: Call, request: pb.AddPersonRequest) -> pb.AddPersonReply:
-        issued = await asyncio.to_thread(self._issue_person, call.caller().spiffe_id, request)
-        return pb.AddPersonReply(
-            chain_pem=issued.chain_pem,
-            servers_ca_pem=self.authorities.servers.certificate_pem,
-            address=self.addresses["admin"],
-            expires_at=issued.record.not_after,
-        )
-
-    def _issue_person(self, by: str, request: pb.AddPersonRequest) -> Issued:
-        name, role = check_person(request.name, request.role)
-        lifetimes = self.settings.certificate_lifetimes
-        issued = self.authorities.issue(
-            Kind.PERSON,
-            request.csr_der,
-            name=name,
-            role=role,
-            lifetimes=lifetimes,
-            now=self.clock(),
-        )
-        self.store.add_certificate(issued.record)
-        detail = {
-            "name": name,
-            "role": role,
-            "by": by,
-            "serial": f"{issued.record.serial:x}",
-            "expires_at": issued.record.not_after,
-        }
-        self.recorder.record("person-added", issued.record.spiffe_id, detail)
-        return issued
 
     # --- runs --------------------------------------------------------------------------------
 

@@ -35,6 +35,7 @@ from fedsec_server.fleet import FleetService
 from fedsec_server.journal import Journal
 from fedsec_server.layout import Layout, Listening, load_settings
 from fedsec_server.own_certificate import OwnCertificate
+from fedsec_server.people_desk import PeopleDesk
 from fedsec_server.renewals import Renewals
 from fedsec_server.root_keys import refuse_root_key
 from fedsec_server.runs import RunManager
@@ -161,8 +162,8 @@ class _Parts:
         denied = await asyncio.to_thread(self.store.denied, self.clock().timestamp())
         for serial in denied.serials:
             self.denylist.deny_serial(serial)
-        for identity in denied.identities:
-            self.denylist.deny_identity(identity)
+        for identity, name in denied.identities.items():
+            self.denylist.deny_identity(identity, name)
         listening = Listening(process, await self._listen(stack))
         stack.push_async_callback(self.runs.close)
         renewal = asyncio.create_task(self.certificate.keep_fresh())
@@ -240,6 +241,15 @@ class _Parts:
         return AdminService(
             store=self.store,
             authorities=self.authorities,
+            people=PeopleDesk(
+                self.store,
+                self.authorities,
+                self.settings,
+                self.recorder,
+                self.denylist,
+                self.told,
+                self.clock,
+            ),
             settings=self.settings,
             layout=self.layout,
             recorder=self.recorder,
@@ -254,10 +264,9 @@ class _Parts:
 
 
 def _upload_limits(limits: Limits) -> UploadLimits:
-    content = limits.max_content_mb * _MIB
     return UploadLimits(
-        max_content=content,
-        max_partial=content * limits.max_uploads,
+        max_content=limits.max_content_mb * _MIB,
+        max_partial=limits.max_uploads_mb * _MIB,
         max_uploads=limits.max_uploads,
     )
 

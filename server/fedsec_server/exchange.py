@@ -184,8 +184,10 @@ class Exchange:
             )
         return self._contents.use(run_id, digest)
 
-    def wants(self, member: Member, reply_to: str, manifest: Manifest) -> bool:
-        """Admits an upload; True when this very content is here already.
+    def wants(self, member: Member, reply_to: str, manifest: Manifest) -> int | None:
+        """Admits an upload; None when this very content is here already.
+
+        Otherwise returns how many bytes of this node wait for their reply.
 
         Raises:
             ProtocolError: The codes of `Mailboxes.owed`, or ``too-many-uploads``.
@@ -194,7 +196,7 @@ class Exchange:
         theirs = self._stored.get(member.node_id, {})
         if reply_to in theirs:
             if theirs[reply_to][0] == manifest:
-                return True
+                return None
             theirs.pop(reply_to)[1].close()  # the node worked on it anew
         if len(theirs) >= self._max_stored:
             raise ProtocolError(
@@ -202,7 +204,7 @@ class Exchange:
                 "too-many-uploads",
                 f"{len(theirs)} contents wait for their reply, at most {self._max_stored} may",
             )
-        return False
+        return sum(content.length for _, content in theirs.values())
 
     def store(self, member: Member, reply_to: str, manifest: Manifest, content: Blob) -> None:
         """Keeps the content of a reply that is to come. `content` is owned from now on.
@@ -211,7 +213,7 @@ class Exchange:
             ProtocolError: The codes of `wants`: it was settled while the content came.
         """
         try:
-            known = self.wants(member, reply_to, manifest)
+            known = self.wants(member, reply_to, manifest) is None
         except ProtocolError:
             content.close()
             raise

@@ -46,18 +46,22 @@ class OwnCertificate:
         self._lifetimes = lifetimes
         self._journal = journal
         self._clock = clock
-        self._credentials: list[ServerCredentials] = []
+        self._credentials: list[tuple[Kind | None, ServerCredentials]] = []
         self._issue()
 
     def listener(self, clients: Kind | None) -> ServerCredentials:
         """Returns credentials of a listener, kept up to date.
 
-        `clients` is the kind of principals whose certificates it asks for; None asks for none.
+        `clients` is the kind of principals whose certificates it asks for. None asks for none, and
+        shows the root as well, which who comes for the first time compares with a fingerprint.
         """
         ca = self._authorities.of(clients).certificate_pem if clients else None
-        credentials = ServerCredentials(self._chain_pem, self._key_pem, ca)
-        self._credentials.append(credentials)
+        credentials = ServerCredentials(self._chain(clients), self._key_pem, ca)
+        self._credentials.append((clients, credentials))
         return credentials
+
+    def _chain(self, clients: Kind | None) -> bytes:
+        return self._chain_pem if clients else self._chain_pem + self._authorities.root_pem
 
     def expires_at(self) -> float:
         """Returns when it expires, Unix seconds."""
@@ -66,8 +70,8 @@ class OwnCertificate:
     def renew(self) -> None:
         """Makes a new key and certificate; connections from now on see it, open ones stay."""
         self._issue()
-        for credentials in self._credentials:
-            credentials.replace(self._chain_pem, self._key_pem)
+        for clients, credentials in self._credentials:
+            credentials.replace(self._chain(clients), self._key_pem)
 
     async def keep_fresh(self) -> None:
         """Renews at half of the certificate's life, for ever."""

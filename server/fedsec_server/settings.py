@@ -97,6 +97,8 @@ class Limits(_Table):
         max_runs: Runs at a time; further ones wait.
         max_content_mb: Bulk content of one message, MiB.
         max_uploads: Uploads of one node at a time.
+        max_uploads_mb: MiB of one node's uploads together, under way and not yet taken up by a
+            run; at least `max_content_mb`.
         calls_per_s: Calls per identity; `calls_burst` may come at once.
         enrolments_per_s: Attempts to enrol per address; `enrolments_burst` may come at once.
     """
@@ -105,10 +107,20 @@ class Limits(_Table):
     max_runs: Annotated[int, Field(ge=1, le=100)] = 8
     max_content_mb: Annotated[int, Field(ge=1, le=1 << 20)] = 4096
     max_uploads: Annotated[int, Field(ge=1, le=64)] = 4
+    max_uploads_mb: Annotated[int, Field(ge=1, le=1 << 26)] = 8192
     calls_per_s: Annotated[float, Field(gt=0, le=1e6)] = 50.0
     calls_burst: Annotated[int, Field(ge=1, le=1_000_000)] = 200
     enrolments_per_s: Annotated[float, Field(gt=0, le=1e6)] = 3.0
     enrolments_burst: Annotated[int, Field(ge=1, le=1_000_000)] = 20
+
+    @model_validator(mode="after")
+    def _one_fits(self) -> Self:
+        if self.max_uploads_mb < self.max_content_mb:
+            raise ValueError(
+                f"max_uploads_mb {self.max_uploads_mb} must be at least max_content_mb "
+                f"{self.max_content_mb}, or no content of that size can come"
+            )
+        return self
 
 
 class AppSettings(_Table):
@@ -262,6 +274,8 @@ admin = "$admin"
 # max_content_mb = 4096
 # Uploads of one node at a time.
 # max_uploads = 4
+# MiB of one node's uploads together, finished or not; at least max_content_mb.
+# max_uploads_mb = 8192
 # Calls per second of one identity, and how many may come at once.
 # calls_per_s = 50.0
 # calls_burst = 200

@@ -172,7 +172,8 @@ class FakeCoordinator:
     async def _listen(self, rows: list[Method], ca: bytes | None, kind: Kind | None) -> None:
         limiter = RateLimiter(10_000, 10_000)
         gate = Gate(ca, kind, self.denylist, limiter, self.refusals.append)
-        tls = ServerCredentials(self._server.chain_pem, self._server.key_pem, ca)
+        root = b"" if ca else self.pki.root.certificate_pem
+        tls = ServerCredentials(self._server.chain_pem + root, self._server.key_pem, ca)
         address = f"127.0.0.1:{0 if self._listeners else self._port}"
         self._listeners.append(await listen(address, tls.credentials, gate.generic_handler(rows)))
 
@@ -259,10 +260,10 @@ class FakeCoordinator:
         await serve_fetch(call, content.view(), manifest, request.first_chunk)
 
     async def _store(self, call: Call) -> None:
-        def admit(reply_to: str, manifest: Manifest) -> bool:
+        def admit(reply_to: str, manifest: Manifest) -> int | None:
             self.stores.append(reply_to)
             held = self.stored.get(reply_to)
-            return held is not None and Manifest.of(held.view()) == manifest
+            return None if held is not None and Manifest.of(held.view()) == manifest else 0
 
         async def keep(reply_to: str, manifest: Manifest, content: Blob) -> None:
             manifest.check(content.view())

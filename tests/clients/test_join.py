@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import grpc.aio
 import pytest
 
 from fedsec.errors import ConfigError, FedsecError, IdentityError, StateError
+from fedsec.identity.authorities import show_fingerprint
 from fedsec.identity.invites import Invite, make_token
 from fedsec.identity.leaves import make_key, make_request
 from fedsec.wire.generated.enrol_pb2 import EnrolReply
@@ -177,10 +179,50 @@ def test_another_federation_answers(tmp_path: Path) -> None:
     assert code(error) == "pin-mismatch"
 
 
-def test_another_root_than_the_one_that_was_told(tmp_path: Path) -> None:
-    error = refused(lambda _: None, tmp_path / "node", pin="ab" * 32)
-    assert code(error) == "wrong-fingerprint"
-    assert "This invite is spent" in str(error)
+def test_another_root_than_the_one_that_was_told_spends_nothing(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with FakeCoordinator() as fake:
+            invite = fake.invite()
+            with pytest.raises(IdentityError) as caught:
+                await joining(invite, tmp_path / "node", "ab" * 32)
+            assert caught.value.code == "wrong-fingerprint"
+            assert show_fingerprint(fake.pki.root.fingerprint) in caught.value.detail
+            assert "the invite can still be used" in caught.value.detail
+            assert (fake.enrolled, set(fake.tokens.values())) == ([], {"fresh"})
+            assert not (tmp_path / "node").exists()
+            await joining(invite, tmp_path / "node", fake.pki.root.fingerprint)
+
+    asyncio.run(main())
+
+
+def test_a_root_that_is_shown_but_signed_nothing_here_spends_nothing(tmp_path: Path) -> None:
+    """Someone in between shows the true root beside a CA of his own."""
+    mine, other = make_pki(), make_pki()
+    server = mine.server()
+    shown = replace(server, issuers_pem=server.issuers_pem + other.root.certificate_pem)
+
+    async def main() -> None:
+        async with FakeCoordinator(mine, server=shown) as fake:
+            with pytest.raises(IdentityError, match="did not sign the coordinator's CA"):
+                await joining(fake.invite(), tmp_path / "node", other.root.fingerprint)
+            assert fake.enrolled == []
+
+    asyncio.run(main())
+
+
+def test_a_root_that_is_another_one_after_all_is_found_at_the_end(tmp_path: Path) -> None:
+    other = make_pki()
+
+    def spoil(reply: EnrolReply) -> None:
+        reply.root_pem = other.root.certificate_pem
+
+    async def main() -> None:
+        async with FakeCoordinator() as fake:
+            fake.spoil = spoil
+            with pytest.raises(IdentityError, match="This invite is spent"):
+                await joining(fake.invite(), tmp_path / "node", fake.pki.root.fingerprint)
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize(

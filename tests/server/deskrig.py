@@ -25,6 +25,7 @@ from fedsec_server.authorities import Authorities
 from fedsec_server.enrol import EnrolmentService
 from fedsec_server.events import Recorder
 from fedsec_server.layout import Layout
+from fedsec_server.people_desk import PeopleDesk
 from fedsec_server.settings import Listener, ServerSettings
 from fedsec_server.state.store import Store
 from fedsec_server.state.values import RunState
@@ -138,6 +139,11 @@ class Desk:
             data = await unary(channel, ENROL, request.SerializeToString())
             return EnrolReply.FromString(data)
 
+    async def detail_of(self, kind: str) -> dict[str, object]:
+        """Returns the detail of the newest event of that kind."""
+        events = await asyncio.to_thread(self.store.events)
+        return dict([event for event in events if event.kind == kind][-1].detail)
+
     async def kinds(self) -> list[str]:
         """Returns the kinds of all events so far."""
         await self.recorder.settle()
@@ -185,6 +191,7 @@ async def desk(
     service = AdminService(
         store=store,
         authorities=authorities,
+        people=PeopleDesk(store, authorities, settings, recorder, denylist, addresses, time),
         settings=settings,
         layout=Layout(directory),
         recorder=recorder,
@@ -204,7 +211,7 @@ async def desk(
             gated(first_contact.methods(), pki=pki, kind=None, limiter=limiter)
         )
         admin_world = await stack.enter_async_context(
-            gated(service.methods(), pki=pki, kind=Kind.PERSON)
+            gated(service.methods(), pki=pki, kind=Kind.PERSON, denylist=denylist)
         )
         addresses["enrol"], addresses["admin"] = enrol_world.address, admin_world.address
         yield Desk(

@@ -10,8 +10,6 @@ from pathlib import Path
 import grpc
 import pytest
 
-from fedsec.identity.bundles import split_chain
-from fedsec.identity.leaves import make_key, make_request
 from fedsec.identity.names import Kind, Role
 from fedsec.identity.principals import principal_of
 from fedsec.wire.generated import admin_pb2 as pb
@@ -23,12 +21,6 @@ from tests.wire.gated import refused, run, until
 ANN = "spiffe://fed.example/person/admin/ann"
 CONFIG = grpc.StatusCode.INVALID_ARGUMENT
 STATE = grpc.StatusCode.FAILED_PRECONDITION
-
-
-async def detail_of(here: Desk, kind: str) -> dict[str, object]:
-    """Returns the detail of the newest event of that kind."""
-    events = await asyncio.to_thread(here.store.events)
-    return dict([event for event in events if event.kind == kind][-1].detail)
 
 
 # --- nodes -------------------------------------------------------------------------------------
@@ -43,7 +35,7 @@ def test_an_invite_leads_to_the_enrol_port_and_pins_the_servers_ca(tmp_path: Pat
             invite = await here.invite("clinic-2")
             assert invite.address == here.enrolment.address
             assert invite.servers_ca_fingerprint.hex() == here.pki.servers.fingerprint
-            detail = await detail_of(here, "node-invited")
+            detail = await here.detail_of("node-invited")
             assert (detail["name"], detail["by"]) == ("clinic-2", ANN)
             assert reply.invite not in json.dumps(detail)
 
@@ -128,8 +120,8 @@ def test_a_revoked_node_is_denied_in_memory_and_on_disk(tmp_path: Path) -> None:
                     await cut.wait()
             assert answer.was_connected is True
             assert here.store.denied(here.clock.unix).serials == {who.serial}
-            assert here.store.denied(here.clock.unix).identities == {who.spiffe_id}
-            detail = await detail_of(here, "node-revoked")
+            assert here.store.denied(here.clock.unix).identities == {who.spiffe_id: "clinic-1"}
+            detail = await here.detail_of("node-revoked")
             assert detail["serials"] == [f"{who.serial:x}"]
             assert detail["by"] == ANN
             status, told = await refused(here.ask("RevokeNode", request, pb.RevokeNodeReply))
@@ -184,51 +176,6 @@ def test_an_unknown_node_is_named(tmp_path: Path, method: str) -> None:
             status, told = await refused(here.ask(method, request, reply))
             assert status is STATE
             assert "no node is called 'nobody'; `fedsec node list` shows all" in told
-
-    run(main())
-
-
-# --- people ------------------------------------------------------------------------------------
-
-
-def test_a_person_gets_a_certificate_of_that_role(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with desk(tmp_path) as here:
-            request = pb.AddPersonRequest(
-                name="bob", role="operator", csr_der=make_request(make_key(), "admin")
-            )
-            reply = await here.ask("AddPerson", request, pb.AddPersonReply)
-            leaf, issuer = split_chain(reply.chain_pem)
-            who = principal_of(leaf, issuer=issuer, kind=Kind.PERSON)
-            assert who.spiffe_id == "spiffe://fed.example/person/operator/bob"
-            assert reply.expires_at == who.not_after.timestamp()
-            assert reply.address == here.admin.address
-            assert reply.servers_ca_pem == here.pki.servers.certificate_pem
-            detail = await detail_of(here, "person-added")
-            assert (detail["role"], detail["by"]) == ("operator", ANN)
-
-    run(main())
-
-
-@pytest.mark.parametrize(
-    ("name", "role", "sentence"),
-    [
-        ("bob", "node", "role 'node' must be one of admin, auditor, operator"),
-        ("bob", "server", "role 'server' must be one of"),
-        ("bob", "", "role '' must be one of"),
-        ("bob", "ADMIN", "role 'ADMIN' must be one of"),
-        ("../bob", "admin", "name '../bob' must be"),
-        ("local-bob", "admin", "begins with 'local-'"),
-    ],
-)
-def test_a_bad_person_is_refused(tmp_path: Path, name: str, role: str, sentence: str) -> None:
-    async def main() -> None:
-        async with desk(tmp_path) as here:
-            request = pb.AddPersonRequest(name=name, role=role, csr_der=make_request(make_key()))
-            status, told = await refused(here.ask("AddPerson", request, pb.AddPersonReply))
-            assert status is CONFIG
-            assert sentence in told
-            assert "person-added" not in await here.kinds()
 
     run(main())
 
@@ -382,7 +329,7 @@ def test_a_model_comes_in_pieces_and_whole(tmp_path: Path) -> None:
             ]
             assert [len(chunk) for chunk in chunks] == [1 << 20, 1 << 20, len(content) - (2 << 20)]
             assert hashlib.sha256(b"".join(chunks)).digest() == hashlib.sha256(content).digest()
-            detail = await detail_of(here, "model-taken")
+            detail = await here.detail_of("model-taken")
             assert detail["by"] == "spiffe://fed.example/person/operator/ann"
 
     run(main())

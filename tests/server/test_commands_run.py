@@ -67,6 +67,25 @@ def test_a_person_acts_from_a_credentials_file(
     assert "spiffe://fed.example/person/operator/ola" in log
 
 
+def test_a_person_is_listed_and_revoked(fedsec: Fedsec, server: Path, tmp_path: Path) -> None:
+    file = tmp_path / "ida.json"
+    fedsec("person", "add", "ida", "--role", "operator", "-o", file, "--dir", server)
+    here = ("--dir", server)
+    listed = fedsec("person", "list", *here, "--json").json
+    assert ("ida", "operator", False) in [(p["name"], p["role"], p["revoked"]) for p in listed]
+    revoked = fedsec("person", "revoke", "ida", "--reason", "left", *here)
+    assert (revoked.code, revoked.out) == (0, "1 certificate is void that ida held.\n")
+    refused = fedsec("run", "list", "--credentials", file)
+    assert refused.code == 2
+    assert "operator ida was revoked by the federation" in refused.err
+    again = fedsec("person", "revoke", "ida", *here)
+    assert again.code == 2
+    assert "ida holds no certificate that is still good" in again.err
+    table = fedsec("person", "list", *here).out
+    assert "ida" in table
+    assert "revoked" in table
+
+
 def test_a_person_is_named_by_default_after_the_file(fedsec: Fedsec, server: Path) -> None:
     result = fedsec("person", "add", "eve", "--role", "auditor", "--dir", server, "--json")
     assert isinstance(result.json, dict)

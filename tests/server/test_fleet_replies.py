@@ -12,6 +12,7 @@ from fedsec.wire.generated.fleet_pb2 import FetchRequest, NodeFrame
 from fedsec.wire.generated.message_pb2 import Failure, Header
 from fedsec.wire.headers import ErrorCode, new_message_id
 from fedsec.wire.streams import FETCH
+from fedsec.wire.uploads import UploadLimits
 from fedsec_server import fleet as fleet_module
 from tests.server.fleetrig import RUN, Rig, ScriptedNode, fleet
 from tests.server.test_fleet import BIG, refused_read
@@ -195,6 +196,32 @@ def test_content_without_a_reply_is_bounded(tmp_path: Path) -> None:
             await node.store(headers[4].message_id, b"five")
             rig.exchange.close_run(RUN, "over")
             assert not rig.exchange._stored
+
+    run(main())
+
+
+def test_what_one_node_stores_is_bounded_in_bytes_and_others_are_not_touched(
+    tmp_path: Path,
+) -> None:
+    limits = UploadLimits(max_content=len(BIG), max_partial=2 * len(BIG))
+
+    async def main() -> None:
+        async with fleet(tmp_path, limits=limits) as rig:
+            side = rig.open_run()
+            node, other = await rig.ready("north"), await rig.ready("south")
+            headers = [rig.push(node) for _ in range(3)]
+            for _ in headers:
+                await node.expect("deliver")
+            for header in headers[:2]:
+                await node.store(header.message_id, BIG)
+            with pytest.raises(grpc.aio.AioRpcError, match=f"and {2 * len(BIG)} bytes are kept"):
+                await node.store(headers[2].message_id, BIG)
+            theirs = rig.push(other)
+            await other.expect("deliver")
+            await other.store(theirs.message_id, BIG)
+            await node.reply(headers[0], bulk=Manifest.of(BIG).to_proto())
+            await side.until_replies(1)  # which is the run's now, and counts no more
+            await node.store(headers[2].message_id, BIG)
 
     run(main())
 

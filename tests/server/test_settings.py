@@ -72,6 +72,7 @@ def test_the_examples_in_the_written_file_are_good() -> None:
         (SMALL + "[lifetimes]\nnode_h = 9000", "lifetimes.node_h = 9000"),
         (SMALL + "[lifetimes]\nnode_h = inf", "lifetimes.node_h = inf"),
         (SMALL + "[limits]\nmax_nodes = 0", "limits.max_nodes = 0"),
+        (SMALL + "[limits]\nmax_uploads_mb = 9", "must be at least max_content_mb 4096"),
         (SMALL + "[limits]\nmax_nodes = 2.5", "limits.max_nodes = 2.5"),
         (SMALL + "[limits]\nmax_nodes = true", "limits.max_nodes = true"),
         (SMALL + "invite_valid_h = 169", "invite_valid_h = 169"),

@@ -241,9 +241,9 @@ def test_revocation_denies_identity_and_live_serials(store: Store) -> None:
     assert set(revoked.serials) == {1 << 127, 2}
     denied = store.denied(NOW + 11)
     assert denied.serials == {1 << 127, 2}
-    assert denied.identities == {node.spiffe_id}
+    assert denied.identities == {node.spiffe_id: node.name}
     assert store.denied(NOW + 55).serials == {2}  # the other one has expired
-    assert store.denied(NOW + 10**9).identities == {node.spiffe_id}
+    assert store.denied(NOW + 10**9).identities == {node.spiffe_id: node.name}
 
 
 def test_a_revoked_node_gets_no_certificate_any_more(store: Store) -> None:
@@ -278,7 +278,7 @@ def test_a_failed_revocation_denies_nothing(store: Store, monkeypatch: pytest.Mo
     with pytest.raises(OSError, match="disk full"):
         store.revoke_node("clinic-1", "", NOW)
     assert store.node_by_name("clinic-1").state is NodeState.ENROLLED
-    assert store.denied(NOW).identities == frozenset()
+    assert store.denied(NOW).identities == {}
 
 
 # --- runs --------------------------------------------------------------------------------------

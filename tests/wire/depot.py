@@ -58,7 +58,9 @@ class Depot:
             return data
 
         counted = Call(call.principal, call.peer, call.method, read, call.write)
-        await serve_store(counted, self.uploads, lambda key, _: key in self.held, self.keep)
+        await serve_store(
+            counted, self.uploads, lambda key, _: None if key in self.held else 0, self.keep
+        )
 
     async def give(self, call: Call) -> None:
         request = await call.receive(pb.FetchRequest)

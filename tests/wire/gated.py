@@ -127,6 +127,7 @@ async def gated(
     server: Leaf | None = None,
     limiter: RateLimiter | None = None,
     clock: Callable[[], datetime] = utc_now,
+    denylist: Denylist | None = None,
     **gate_options: Any,
 ) -> AsyncIterator[World]:
     """Starts a listener for `kind` (None: for enrolment) and stops it at the end."""
@@ -134,7 +135,7 @@ async def gated(
     server = server or pki.server()
     ca = pki.issuer(kind).certificate_pem if kind else None
     refusals: list[Refusal] = []
-    denylist = Denylist()
+    denylist = denylist or Denylist()
     gate = Gate(
         ca,
         kind,

@@ -208,7 +208,7 @@ def test_revoked_in_mid_upload() -> None:
         kept.append(reply_to)
 
     async def handler(call: Call) -> None:
-        await serve_store(call, uploads, lambda _reply_to, _manifest: False, keep)
+        await serve_store(call, uploads, lambda _reply_to, _manifest: 0, keep)
 
     row = Method(STORE, NODES, handler, long_lived=True)
 

@@ -80,3 +80,10 @@ def test_nobody_denies_an_anonymous_caller() -> None:
     with denylist.watch(None) as event:
         denylist.deny_serial(0)
         assert not event.is_set()
+
+
+def test_a_refusal_says_the_name_that_people_know() -> None:
+    denylist = Denylist()
+    denylist.deny_identity(ANN.spiffe_id, "clinic-1")
+    with pytest.raises(IdentityError, match="node clinic-1 was revoked by the federation"):
+        denylist.check(ANN)

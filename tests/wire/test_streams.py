@@ -232,7 +232,7 @@ def test_what_is_held_already_is_not_sent_again() -> None:
 
 
 def test_what_nobody_asked_for_is_refused_before_a_chunk_is_sent() -> None:
-    def nobody(reply_to: str, manifest: Manifest) -> bool:
+    def nobody(reply_to: str, manifest: Manifest) -> int | None:
         raise StateError(f"nobody waits for {reply_to}")
 
     async def handler(call: Call) -> None:

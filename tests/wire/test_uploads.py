@@ -140,6 +140,17 @@ def test_one_peer_cannot_hold_more_than_its_share() -> None:
     begun(uploads, 0, BOB, f"{9:032x}")
 
 
+def test_what_is_kept_elsewhere_counts_as_well() -> None:
+    size = len(CONTENT)
+    uploads = Uploads(UploadLimits(max_content=size, max_partial=3 * size))
+    begun(uploads, 0, ANN, f"{0:032x}")
+    uploads.begin(ANN, f"{1:032x}", MANIFEST, beside=size)
+    with pytest.raises(ProtocolError, match=f"and {3 * size} bytes are kept") as caught:
+        uploads.begin(ANN, f"{2:032x}", MANIFEST, beside=size)
+    assert code_of(caught) == (ANN, "too-many-uploads")
+    assert uploads.unfinished == 2
+
+
 def test_the_number_of_unfinished_uploads_is_limited_too() -> None:
     uploads = Uploads(UploadLimits(max_uploads=3))
     started = [begun(uploads, 0, ANN, f"{number:032x}") for number in range(3)]

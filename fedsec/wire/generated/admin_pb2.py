@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x66\x65\x64sec/v1/admin.proto\x12\tfedsec.v1\"\x0f\n\rStatusRequest\"\xad\x01\n\x0bStatusReply\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x10\n\x08software\x18\x02 \x01(\t\x12\x12\n\nstarted_at\x18\x03 \x01(\x01\x12\x16\n\x0enodes_enrolled\x18\x04 \x01(\r\x12\x17\n\x0fnodes_connected\x18\x05 \x01(\r\x12\x13\n\x0bruns_active\x18\x06 \x01(\r\x12\x1e\n\x16\x63\x65rtificate_expires_at\x18\x07 \x01(\x01\"\xd7\x01\n\x04Node\x12\x0f\n\x07node_id\x18\x01 \x01(\x04\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x11\n\tconnected\x18\x04 \x01(\x08\x12\x1b\n\x13signing_fingerprint\x18\x05 \x01(\t\x12\x13\n\x0broot_pinned\x18\x06 \x01(\x08\x12\x13\n\x0b\x65nrolled_at\x18\x07 \x01(\x01\x12\x1e\n\x16\x63\x65rtificate_expires_at\x18\x08 \x01(\x01\x12\x14\n\x0clast_seen_at\x18\t \x01(\x01\x12\x11\n\tspiffe_id\x18\n \x01(\t\"4\n\x11InviteNodeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tvalid_for\x18\x02 \x01(\x01\"5\n\x0fInviteNodeReply\x12\x0e\n\x06invite\x18\x01 \x01(\t\x12\x12\n\nexpires_at\x18\x02 \x01(\x01\"\x12\n\x10ListNodesRequest\"/\n\x0eListNodesReply\x12\x1d\n\x04node\x18\x01 \x03(\x0b\x32\x0f.fedsec.v1.Node\"\x1f\n\x0fShowNodeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"O\n\rShowNodeReply\x12\x1d\n\x04node\x18\x01 \x01(\x0b\x32\x0f.fedsec.v1.Node\x12\x1f\n\x05\x65vent\x18\x02 \x03(\x0b\x32\x10.fedsec.v1.Event\"1\n\x11RevokeNodeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"(\n\x0fRevokeNodeReply\x12\x15\n\rwas_connected\x18\x01 \x01(\x08\"?\n\x10\x41\x64\x64PersonRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x0f\n\x07\x63sr_der\x18\x03 \x01(\x0c\"`\n\x0e\x41\x64\x64PersonReply\x12\x11\n\tchain_pem\x18\x01 \x01(\x0c\x12\x16\n\x0eservers_ca_pem\x18\x02 \x01(\x0c\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x12\n\nexpires_at\x18\x04 \x01(\x01\"\xc7\x01\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x13\n\x0bplan_digest\x18\x05 \x01(\t\x12\r\n\x05round\x18\x06 \x01(\r\x12\x0e\n\x06rounds\x18\x07 \x01(\r\x12\x14\n\x0csubmitted_at\x18\x08 \x01(\x01\x12\x10\n\x08\x65nded_at\x18\t \x01(\x01\x12\x14\n\x0csubmitted_by\x18\n \x01(\t\x12\x11\n\tdirectory\x18\x0b \x01(\t\" \n\x10SubmitRunRequest\x12\x0c\n\x04plan\x18\x01 \x01(\t\" \n\x0eSubmitRunReply\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\"\x11\n\x0fListRunsRequest\",\n\rListRunsReply\x12\x1b\n\x03run\x18\x01 \x03(\x0b\x32\x0e.fedsec.v1.Run\" \n\x0eShowRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\"]\n\x0cShowRunReply\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.fedsec.v1.Run\x12\x0c\n\x04plan\x18\x02 \x01(\t\x12\"\n\x05\x65vent\x18\x03 \x03(\x0b\x32\x13.fedsec.v1.RunEvent\"!\n\x0fWatchRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\" \n\x0eStopRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\"\x1d\n\x0cStopRunReply\x12\r\n\x05state\x18\x01 \x01(\t\"2\n\x11\x46\x65tchModelRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12\r\n\x05round\x18\x02 \x01(\r\"\x1a\n\nModelChunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"Y\n\x05\x45vent\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\n\n\x02\x61t\x18\x02 \x01(\x01\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0f\n\x07subject\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65tail_json\x18\x05 \x01(\t\"T\n\x08RunEvent\x12!\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x10.fedsec.v1.EventH\x00\x12\x1d\n\x03run\x18\x02 \x01(\x0b\x32\x0e.fedsec.v1.RunH\x00\x42\x06\n\x04kind2\xa8\x06\n\x05\x41\x64min\x12:\n\x06Status\x12\x18.fedsec.v1.StatusRequest\x1a\x16.fedsec.v1.StatusReply\x12\x46\n\nInviteNode\x12\x1c.fedsec.v1.InviteNodeRequest\x1a\x1a.fedsec.v1.InviteNodeReply\x12\x43\n\tListNodes\x12\x1b.fedsec.v1.ListNodesRequest\x1a\x19.fedsec.v1.ListNodesReply\x12@\n\x08ShowNode\x12\x1a.fedsec.v1.ShowNodeRequest\x1a\x18.fedsec.v1.ShowNodeReply\x12\x46\n\nRevokeNode\x12\x1c.fedsec.v1.RevokeNodeRequest\x1a\x1a.fedsec.v1.RevokeNodeReply\x12\x43\n\tAddPerson\x12\x1b.fedsec.v1.AddPersonRequest\x1a\x19.fedsec.v1.AddPersonReply\x12\x43\n\tSubmitRun\x12\x1b.fedsec.v1.SubmitRunRequest\x1a\x19.fedsec.v1.SubmitRunReply\x12@\n\x08ListRuns\x12\x1a.fedsec.v1.ListRunsRequest\x1a\x18.fedsec.v1.ListRunsReply\x12=\n\x07ShowRun\x12\x19.fedsec.v1.ShowRunRequest\x1a\x17.fedsec.v1.ShowRunReply\x12=\n\x08WatchRun\x12\x1a.fedsec.v1.WatchRunRequest\x1a\x13.fedsec.v1.RunEvent0\x01\x12=\n\x07StopRun\x12\x19.fedsec.v1.StopRunRequest\x1a\x17.fedsec.v1.StopRunReply\x12\x43\n\nFetchModel\x12\x1c.fedsec.v1.FetchModelRequest\x1a\x15.fedsec.v1.ModelChunk0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x66\x65\x64sec/v1/admin.proto\x12\tfedsec.v1\"\x0f\n\rStatusRequest\"\xad\x01\n\x0bStatusReply\x12\x12\n\nfederation\x18\x01 \x01(\t\x12\x10\n\x08software\x18\x02 \x01(\t\x12\x12\n\nstarted_at\x18\x03 \x01(\x01\x12\x16\n\x0enodes_enrolled\x18\x04 \x01(\r\x12\x17\n\x0fnodes_connected\x18\x05 \x01(\r\x12\x13\n\x0bruns_active\x18\x06 \x01(\r\x12\x1e\n\x16\x63\x65rtificate_expires_at\x18\x07 \x01(\x01\"\xd7\x01\n\x04Node\x12\x0f\n\x07node_id\x18\x01 \x01(\x04\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x11\n\tconnected\x18\x04 \x01(\x08\x12\x1b\n\x13signing_fingerprint\x18\x05 \x01(\t\x12\x13\n\x0broot_pinned\x18\x06 \x01(\x08\x12\x13\n\x0b\x65nrolled_at\x18\x07 \x01(\x01\x12\x1e\n\x16\x63\x65rtificate_expires_at\x18\x08 \x01(\x01\x12\x14\n\x0clast_seen_at\x18\t \x01(\x01\x12\x11\n\tspiffe_id\x18\n \x01(\t\"4\n\x11InviteNodeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tvalid_for\x18\x02 \x01(\x01\"5\n\x0fInviteNodeReply\x12\x0e\n\x06invite\x18\x01 \x01(\t\x12\x12\n\nexpires_at\x18\x02 \x01(\x01\"\x12\n\x10ListNodesRequest\"/\n\x0eListNodesReply\x12\x1d\n\x04node\x18\x01 \x03(\x0b\x32\x0f.fedsec.v1.Node\"\x1f\n\x0fShowNodeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"O\n\rShowNodeReply\x12\x1d\n\x04node\x18\x01 \x01(\x0b\x32\x0f.fedsec.v1.Node\x12\x1f\n\x05\x65vent\x18\x02 \x03(\x0b\x32\x10.fedsec.v1.Event\"1\n\x11RevokeNodeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"(\n\x0fRevokeNodeReply\x12\x15\n\rwas_connected\x18\x01 \x01(\x08\"?\n\x10\x41\x64\x64PersonRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x0f\n\x07\x63sr_der\x18\x03 \x01(\x0c\"`\n\x0e\x41\x64\x64PersonReply\x12\x11\n\tchain_pem\x18\x01 \x01(\x0c\x12\x16\n\x0eservers_ca_pem\x18\x02 \x01(\x0c\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x12\n\nexpires_at\x18\x04 \x01(\x01\"e\n\x06Person\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x0e\n\x06serial\x18\x03 \x01(\t\x12\x1e\n\x16\x63\x65rtificate_expires_at\x18\x04 \x01(\x01\x12\x0f\n\x07revoked\x18\x05 \x01(\x08\"\x13\n\x11ListPeopleRequest\"4\n\x0fListPeopleReply\x12!\n\x06person\x18\x01 \x03(\x0b\x32\x11.fedsec.v1.Person\"A\n\x13RevokePersonRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\")\n\x11RevokePersonReply\x12\x14\n\x0c\x63\x65rtificates\x18\x01 \x01(\r\"\xc7\x01\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x13\n\x0bplan_digest\x18\x05 \x01(\t\x12\r\n\x05round\x18\x06 \x01(\r\x12\x0e\n\x06rounds\x18\x07 \x01(\r\x12\x14\n\x0csubmitted_at\x18\x08 \x01(\x01\x12\x10\n\x08\x65nded_at\x18\t \x01(\x01\x12\x14\n\x0csubmitted_by\x18\n \x01(\t\x12\x11\n\tdirectory\x18\x0b \x01(\t\" \n\x10SubmitRunRequest\x12\x0c\n\x04plan\x18\x01 \x01(\t\" \n\x0eSubmitRunReply\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\"\x11\n\x0fListRunsRequest\",\n\rListRunsReply\x12\x1b\n\x03run\x18\x01 \x03(\x0b\x32\x0e.fedsec.v1.Run\" \n\x0eShowRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\"]\n\x0cShowRunReply\x12\x1b\n\x03run\x18\x01 \x01(\x0b\x32\x0e.fedsec.v1.Run\x12\x0c\n\x04plan\x18\x02 \x01(\t\x12\"\n\x05\x65vent\x18\x03 \x03(\x0b\x32\x13.fedsec.v1.RunEvent\"!\n\x0fWatchRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\" \n\x0eStopRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\"\x1d\n\x0cStopRunReply\x12\r\n\x05state\x18\x01 \x01(\t\"2\n\x11\x46\x65tchModelRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12\r\n\x05round\x18\x02 \x01(\r\"\x1a\n\nModelChunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"Y\n\x05\x45vent\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\n\n\x02\x61t\x18\x02 \x01(\x01\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0f\n\x07subject\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65tail_json\x18\x05 \x01(\t\"T\n\x08RunEvent\x12!\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x10.fedsec.v1.EventH\x00\x12\x1d\n\x03run\x18\x02 \x01(\x0b\x32\x0e.fedsec.v1.RunH\x00\x42\x06\n\x04kind2\xbe\x07\n\x05\x41\x64min\x12:\n\x06Status\x12\x18.fedsec.v1.StatusRequest\x1a\x16.fedsec.v1.StatusReply\x12\x46\n\nInviteNode\x12\x1c.fedsec.v1.InviteNodeRequest\x1a\x1a.fedsec.v1.InviteNodeReply\x12\x43\n\tListNodes\x12\x1b.fedsec.v1.ListNodesRequest\x1a\x19.fedsec.v1.ListNodesReply\x12@\n\x08ShowNode\x12\x1a.fedsec.v1.ShowNodeRequest\x1a\x18.fedsec.v1.ShowNodeReply\x12\x46\n\nRevokeNode\x12\x1c.fedsec.v1.RevokeNodeRequest\x1a\x1a.fedsec.v1.RevokeNodeReply\x12\x43\n\tAddPerson\x12\x1b.fedsec.v1.AddPersonRequest\x1a\x19.fedsec.v1.AddPersonReply\x12\x46\n\nListPeople\x12\x1c.fedsec.v1.ListPeopleRequest\x1a\x1a.fedsec.v1.ListPeopleReply\x12L\n\x0cRevokePerson\x12\x1e.fedsec.v1.RevokePersonRequest\x1a\x1c.fedsec.v1.RevokePersonReply\x12\x43\n\tSubmitRun\x12\x1b.fedsec.v1.SubmitRunRequest\x1a\x19.fedsec.v1.SubmitRunReply\x12@\n\x08ListRuns\x12\x1a.fedsec.v1.ListRunsRequest\x1a\x18.fedsec.v1.ListRunsReply\x12=\n\x07ShowRun\x12\x19.fedsec.v1.ShowRunRequest\x1a\x17.fedsec.v1.ShowRunReply\x12=\n\x08WatchRun\x12\x1a.fedsec.v1.WatchRunRequest\x1a\x13.fedsec.v1.RunEvent0\x01\x12=\n\x07StopRun\x12\x19.fedsec.v1.StopRunRequest\x1a\x17.fedsec.v1.StopRunReply\x12\x43\n\nFetchModel\x12\x1c.fedsec.v1.FetchModelRequest\x1a\x15.fedsec.v1.ModelChunk0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -57,34 +57,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ADDPERSONREQUEST']._serialized_end=895
   _globals['_ADDPERSONREPLY']._serialized_start=897
   _globals['_ADDPERSONREPLY']._serialized_end=993
-  _globals['_RUN']._serialized_start=996
-  _globals['_RUN']._serialized_end=1195
-  _globals['_SUBMITRUNREQUEST']._serialized_start=1197
-  _globals['_SUBMITRUNREQUEST']._serialized_end=1229
-  _globals['_SUBMITRUNREPLY']._serialized_start=1231
-  _globals['_SUBMITRUNREPLY']._serialized_end=1263
-  _globals['_LISTRUNSREQUEST']._serialized_start=1265
-  _globals['_LISTRUNSREQUEST']._serialized_end=1282
-  _globals['_LISTRUNSREPLY']._serialized_start=1284
-  _globals['_LISTRUNSREPLY']._serialized_end=1328
-  _globals['_SHOWRUNREQUEST']._serialized_start=1330
-  _globals['_SHOWRUNREQUEST']._serialized_end=1362
-  _globals['_SHOWRUNREPLY']._serialized_start=1364
-  _globals['_SHOWRUNREPLY']._serialized_end=1457
-  _globals['_WATCHRUNREQUEST']._serialized_start=1459
-  _globals['_WATCHRUNREQUEST']._serialized_end=1492
-  _globals['_STOPRUNREQUEST']._serialized_start=1494
-  _globals['_STOPRUNREQUEST']._serialized_end=1526
-  _globals['_STOPRUNREPLY']._serialized_start=1528
-  _globals['_STOPRUNREPLY']._serialized_end=1557
-  _globals['_FETCHMODELREQUEST']._serialized_start=1559
-  _globals['_FETCHMODELREQUEST']._serialized_end=1609
-  _globals['_MODELCHUNK']._serialized_start=1611
-  _globals['_MODELCHUNK']._serialized_end=1637
-  _globals['_EVENT']._serialized_start=1639
-  _globals['_EVENT']._serialized_end=1728
-  _globals['_RUNEVENT']._serialized_start=1730
-  _globals['_RUNEVENT']._serialized_end=1814
-  _globals['_ADMIN']._serialized_start=1817
-  _globals['_ADMIN']._serialized_end=2625
+  _globals['_PERSON']._serialized_start=995
+  _globals['_PERSON']._serialized_end=1096
+  _globals['_LISTPEOPLEREQUEST']._serialized_start=1098
+  _globals['_LISTPEOPLEREQUEST']._serialized_end=1117
+  _globals['_LISTPEOPLEREPLY']._serialized_start=1119
+  _globals['_LISTPEOPLEREPLY']._serialized_end=1171
+  _globals['_REVOKEPERSONREQUEST']._serialized_start=1173
+  _globals['_REVOKEPERSONREQUEST']._serialized_end=1238
+  _globals['_REVOKEPERSONREPLY']._serialized_start=1240
+  _globals['_REVOKEPERSONREPLY']._serialized_end=1281
+  _globals['_RUN']._serialized_start=1284
+  _globals['_RUN']._serialized_end=1483
+  _globals['_SUBMITRUNREQUEST']._serialized_start=1485
+  _globals['_SUBMITRUNREQUEST']._serialized_end=1517
+  _globals['_SUBMITRUNREPLY']._serialized_start=1519
+  _globals['_SUBMITRUNREPLY']._serialized_end=1551
+  _globals['_LISTRUNSREQUEST']._serialized_start=1553
+  _globals['_LISTRUNSREQUEST']._serialized_end=1570
+  _globals['_LISTRUNSREPLY']._serialized_start=1572
+  _globals['_LISTRUNSREPLY']._serialized_end=1616
+  _globals['_SHOWRUNREQUEST']._serialized_start=1618
+  _globals['_SHOWRUNREQUEST']._serialized_end=1650
+  _globals['_SHOWRUNREPLY']._serialized_start=1652
+  _globals['_SHOWRUNREPLY']._serialized_end=1745
+  _globals['_WATCHRUNREQUEST']._serialized_start=1747
+  _globals['_WATCHRUNREQUEST']._serialized_end=1780
+  _globals['_STOPRUNREQUEST']._serialized_start=1782
+  _globals['_STOPRUNREQUEST']._serialized_end=1814
+  _globals['_STOPRUNREPLY']._serialized_start=1816
+  _globals['_STOPRUNREPLY']._serialized_end=1845
+  _globals['_FETCHMODELREQUEST']._serialized_start=1847
+  _globals['_FETCHMODELREQUEST']._serialized_end=1897
+  _globals['_MODELCHUNK']._serialized_start=1899
+  _globals['_MODELCHUNK']._serialized_end=1925
+  _globals['_EVENT']._serialized_start=1927
+  _globals['_EVENT']._serialized_end=2016
+  _globals['_RUNEVENT']._serialized_start=2018
+  _globals['_RUNEVENT']._serialized_end=2102
+  _globals['_ADMIN']._serialized_start=2105
+  _globals['_ADMIN']._serialized_end=3063
 # @@protoc_insertion_point(module_scope)

@@ -1,14 +1,15 @@
-"""`fedsec person`: who may give commands from other machines."""
+"""`fedsec person add|list|revoke`: who may give commands from other machines."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fedsec.console import Json, emit_json, format_time, safe, say, warn
+from fedsec.console import Json, emit_json, format_time, safe, say, show, table, warn
 from fedsec.identity.leaves import key_pem, make_key, make_request
 from fedsec.wire.generated import admin_pb2 as pb
 from fedsec_server.commands.reach import CredentialsFile, Directory, reach
+from fedsec_server.commands.shape import as_mapping
 from fedsec_server.people import Credentials, check_person
 from fedsec_server.settings import LOOPBACK, bare_host
 
@@ -27,10 +28,20 @@ The file holds a private key that was made by this command and is known to nobod
 good for the hours that server.toml says; afterwards, add the person again, to the same file.
 """
 
+_REVOKE = """\b
+Example:
+  fedsec person revoke ann --reason "laptop lost"
+
+Every certificate that was given to the person is refused from now on, connections end within a
+second. It holds for what is out: `fedsec person add` gives the same person a new one.
+"""
+
 
 def fill(group: typer.Typer) -> None:
     """Adds the commands of `fedsec person`."""
     group.command("add", epilog=_ADD)(add)
+    group.command("list")(list_people)
+    group.command("revoke", epilog=_REVOKE)(revoke)
 
 
 def add(
@@ -70,3 +81,51 @@ def add(
             f"Commands are taken at {reply.address} only, so this file is of use on that machine "
             "alone. For others, set admin in [listen] of server.toml and restart the coordinator."
         )
+
+
+def list_people(
+    directory: Directory = None,
+    credentials: CredentialsFile = None,
+    json: Json = False,
+) -> None:
+    """List who may give commands from other machines, and until when."""
+    request = pb.ListPeopleRequest()
+    reply = reach(directory, credentials).ask("ListPeople", request, pb.ListPeopleReply)
+    if json:
+        emit_json([as_mapping(person) for person in reply.person])
+        return
+    if not reply.person:
+        say("Nobody holds a certificate; give one with `fedsec person add NAME --role ROLE`.")
+        return
+    rows = [
+        (
+            person.name,
+            person.role,
+            "revoked" if person.revoked else "good",
+            format_time(person.certificate_expires_at),
+            person.serial,
+        )
+        for person in reply.person
+    ]
+    show(table(["name", "role", "state", "certificate until", "serial"], rows))
+
+
+def revoke(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the person.")],
+    *,
+    role: Annotated[
+        str, typer.Option(help="In this role alone. Left out: in every role.", show_default=False)
+    ] = "",
+    reason: Annotated[str, typer.Option(help="Kept in the log, shown to nobody else.")] = "",
+    directory: Directory = None,
+    credentials: CredentialsFile = None,
+    json: Json = False,
+) -> None:
+    """Void the certificates that a person holds, now."""
+    request = pb.RevokePersonRequest(name=name, role=role, reason=reason)
+    reply = reach(directory, credentials).ask("RevokePerson", request, pb.RevokePersonReply)
+    if json:
+        emit_json({"name": name, **as_mapping(reply)})
+        return
+    what = "certificate is" if reply.certificates == 1 else "certificates are"
+    say(f"{reply.certificates} {what} void that {safe(name)} held.")

@@ -2,6 +2,7 @@
 
 import json
 import secrets
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from sqlalchemy import CursorResult, Result, func, select, update
@@ -15,6 +16,7 @@ from fedsec_server.state.values import (
     Event,
     NodeRecord,
     NodeState,
+    PersonRecord,
     RunRecord,
     RunState,
 )
@@ -224,15 +226,46 @@ def expiries(session: Session, spiffe_id: str | None = None) -> dict[str, float]
 
 def deny(session: Session, spiffe_id: str, reason: str, now: float) -> tuple[int, ...]:
     """Denies an identity, and each certificate of it that has not expired; returns serials."""
-    kept = sentence(reason)
-    session.add(Denial(kind="identity", value=spiffe_id, at=now, reason=kept))
-    live = session.scalars(
-        select(Certificate).where(Certificate.spiffe_id == spiffe_id, Certificate.not_after > now)
-    ).all()
-    for row in live:
-        until = row.not_after
-        session.add(Denial(kind="serial", value=row.serial, at=now, reason=kept, until=until))
-    return tuple(int(row.serial, 16) for row in live)
+    session.add(Denial(kind="identity", value=spiffe_id, at=now, reason=sentence(reason)))
+    return deny_serials(session, live(session, spiffe_id, now), reason, now)
+
+
+def deny_serials(
+    session: Session, certificates: Iterable[Certificate], reason: str, now: float
+) -> tuple[int, ...]:
+    """Denies certificates, one by one, until they expire; returns their serials."""
+    denied = []
+    for row in certificates:
+        if session.get(Denial, ("serial", row.serial)) is None:
+            fields = {"at": now, "reason": sentence(reason), "until": row.not_after}
+            session.add(Denial(kind="serial", value=row.serial, **fields))
+            denied.append(int(row.serial, 16))
+    return tuple(denied)
+
+
+def live(session: Session, spiffe_id: str, now: float) -> Sequence[Certificate]:
+    """Returns the certificates of an identity that have not expired."""
+    query = select(Certificate).where(
+        Certificate.spiffe_id == spiffe_id, Certificate.not_after > now
+    )
+    return session.scalars(query).all()
+
+
+def people(session: Session, now: float) -> list[PersonRecord]:
+    """Returns what `Store.people` does."""
+    query = (
+        select(Certificate, Denial.value)
+        .outerjoin(Denial, (Denial.kind == "serial") & (Denial.value == Certificate.serial))
+        .where(Certificate.spiffe_id.like("spiffe://%/person/%"), Certificate.not_after > now)
+        .order_by(Certificate.spiffe_id, Certificate.not_after)
+    )
+    return [
+        PersonRecord(
+            CertificateRecord(int(row.serial, 16), row.spiffe_id, row.not_before, row.not_after),
+            revoked=denied is not None,
+        )
+        for row, denied in session.execute(query)
+    ]
 
 
 def certificate_row(certificate: CertificateRecord) -> Certificate:

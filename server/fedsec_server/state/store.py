@@ -5,9 +5,10 @@ them through `asyncio.to_thread`. They are safe from any number of threads. What
 together happens in one transaction of one method.
 """
 
+import itertools
 import json
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from fedsec_server.state.values import (
     Event,
     NodeRecord,
     NodeState,
+    PersonRecord,
     Revocation,
     RunRecord,
     RunState,
@@ -202,13 +204,28 @@ class Store:
     def denied(self, now: float) -> Denied:
         """Returns what is denied and, at `now` in Unix seconds, has not expired anyway."""
         with self._read() as session:
-            found = session.scalars(
-                select(Denial).where((Denial.until.is_(None)) | (Denial.until > now))
+            found = session.execute(
+                select(Denial, Node.name)
+                .outerjoin(Node, Node.spiffe_id == Denial.value)
+                .where((Denial.until.is_(None)) | (Denial.until > now))
             ).all()
         return Denied(
-            serials=frozenset(int(row.value, 16) for row in found if row.kind == "serial"),
-            identities=frozenset(row.value for row in found if row.kind == "identity"),
+            serials=frozenset(int(row.value, 16) for row, _ in found if row.kind == "serial"),
+            identities={row.value: name or "" for row, name in found if row.kind == "identity"},
         )
+
+    def people(self, now: float) -> list[PersonRecord]:
+        """Returns the certificates of people that are not expired, by identity, oldest first."""
+        with self._read() as session:
+            return rows.people(session, now)
+
+    def revoke_certificates(
+        self, spiffe_ids: Iterable[str], reason: str, now: float
+    ) -> tuple[int, ...]:
+        """Denies what these identities hold now, and returns the serials; later ones are good."""
+        with self._write() as session:
+            found = [rows.live(session, spiffe_id, now) for spiffe_id in spiffe_ids]
+            return rows.deny_serials(session, itertools.chain(*found), reason, now)
 
     def add_certificate(self, certificate: CertificateRecord) -> None:
         """Keeps a certificate that was issued to a person or renewed for a node.

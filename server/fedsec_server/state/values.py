@@ -73,10 +73,21 @@ class CertificateRecord:
 
 @dataclass(frozen=True, slots=True)
 class Denied:
-    """Everything the gate must refuse: what a live denylist is filled with at start."""
+    """Everything the gate must refuse: what a live denylist is filled with at start.
+
+    `identities` gives the operator's name of each, empty where there is none.
+    """
 
     serials: frozenset[int]
-    identities: frozenset[str]
+    identities: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class PersonRecord:
+    """A certificate of a person that has not expired."""
+
+    certificate: CertificateRecord
+    revoked: bool
 
 
 @dataclass(frozen=True, slots=True)
