@@ -2,6 +2,7 @@
 
 from fedsec.plan.example import toml_example
 from fedsec.plan.federation import BUILT_IN_APP, FederationPlan
+from fedsec.plan.privacy import Privacy
 from fedsec.plan.sections import App, Model, Nodes, Round, Task, Training
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "FederationPlan",
     "Model",
     "Nodes",
+    "Privacy",
     "Round",
     "Task",
     "Training",

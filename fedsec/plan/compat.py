@@ -1,26 +1,21 @@
 """What may not be combined, and why: one table, read when a plan is parsed."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fedsec.plan.privacy import (
+    adaptive_clip,
+    amplification,
+    fixed_denominator,
+    honest_shares,
+    own_privacy_keys,
+    privacy_of_what,
+)
+from fedsec.plan.refusal import Refusal
 from fedsec.plan.sections import OWN_KEYS, Training, share
 
 if TYPE_CHECKING:
     from fedsec.plan.federation import FederationPlan
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """One reason why a plan is not accepted.
-
-    Args:
-        key: Path of the key to change, e.g. ``"nodes.quorum"``.
-        reason: Value, what it clashes with and what to do, in one sentence.
-    """
-
-    key: str
-    reason: str
 
 
 def refusals(plan: "FederationPlan") -> list[Refusal]:
@@ -149,4 +144,10 @@ RULES: tuple[Callable[["FederationPlan"], Iterator[Refusal]], ...] = (
     local_work,
     weights,
     periods,
+    privacy_of_what,
+    own_privacy_keys,
+    fixed_denominator,
+    amplification,
+    adaptive_clip,
+    honest_shares,
 )

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from fedsec.errors import ConfigError
 from fedsec.plan import compat
+from fedsec.plan.privacy import Privacy
 from fedsec.plan.reading import list_problems, read_toml
 from fedsec.plan.sections import App, Model, Nodes, Round, Section, Task, Title, Training
 
@@ -35,6 +36,7 @@ class FederationPlan(Section):
     nodes: Nodes = Nodes.model_validate({})
     round: Round = Round()
     model: Model = Model()
+    privacy: Privacy | None = None
 
     @classmethod
     def parse(cls, toml_text: str) -> "FederationPlan":

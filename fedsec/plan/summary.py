@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from fedsec.plan.federation import FederationPlan
+from fedsec.plan.privacy import Privacy, honest, population
 from fedsec.plan.sections import Scalar, Task, Training
 
 ALGORITHMS = {
@@ -10,6 +11,12 @@ ALGORITHMS = {
     "fedprox": "FedProx",
     "fedavgm": "FedAvg with server momentum",
     "fedadam": "FedAdam",
+}
+PRIVACY = {
+    "central": "the coordinator adds noise to the aggregate",
+    "local": "each node adds noise to its update",
+    "distributed": "each node adds its share of noise to a sum of integers",
+    "example": "each node trains with noise on its gradients",
 }
 OPTIMIZERS = {"sgd": "SGD", "adam": "Adam"}
 
@@ -31,6 +38,8 @@ def _rows(plan: FederationPlan) -> Iterator[tuple[str, str]]:
         yield "training", _training(plan.training)
         yield "a node", _local(plan.training)
         yield "weights", _weights(plan.training)
+    if plan.privacy is not None:
+        yield "privacy", _privacy(plan, plan.privacy)
     yield "nodes", _nodes(plan)
     yield "a round", _round(plan)
     if plan.training is not None:
@@ -72,6 +81,21 @@ def _weights(training: Training) -> str:
     if training.weighting == "uniform":
         return "every node counts alike"
     return f"by examples, no node for more than {training.max_examples}"
+
+
+def _privacy(plan: FederationPlan, privacy: Privacy) -> str:
+    who = PRIVACY[privacy.model]
+    if privacy.clip_quantile is not None:
+        clip = f"clip from {privacy.clip:g} towards the {privacy.clip_quantile:g} quantile"
+    else:
+        clip = f"clip {privacy.clip:g}"
+    rate = privacy.sampling
+    drawn = f", each drawn with probability {rate:g} in secret" if rate is not None else ""
+    share = f", at least {honest(plan)} of them honest" if privacy.model == "distributed" else ""
+    return (
+        f"{who}, noise multiplier {privacy.noise_multiplier:g}, {clip}; of {population(plan)} "
+        f"nodes{drawn}{share}; at most epsilon {privacy.epsilon:g} at delta {privacy.delta:g}"
+    )
 
 
 def _nodes(plan: FederationPlan) -> str:
