@@ -18,8 +18,6 @@ Failpoint: TypeAlias = Literal[
     "release made",  # noised, in memory only
     "release stored",  # not paid for
     "release paid",  # not published
-    "reply sending",  # the node's answer, before the first byte
-    "reply sent",
 ]
 
 FAILPOINTS: tuple[Failpoint, ...] = get_args(Failpoint)

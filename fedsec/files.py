@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fedsec.errors import ConfigError
+from fedsec.failpoints import reach
 
 PRIVATE_FILE = 0o600
 PRIVATE_DIRECTORY = 0o700
@@ -95,6 +96,22 @@ def read_public(path: Path, *, limit: int = MAX_FILE) -> bytes:
     return _read(path, limit, private=False)
 
 
+def check_private_file(path: Path, status: os.stat_result) -> None:
+    """Raises unless an open file, by its `status`, is this user's and closed to others.
+
+    Raises:
+        ConfigError: What is wrong and the command that mends it.
+    """
+    if not stat.S_ISREG(status.st_mode):
+        raise ConfigError(f"{path} is not a file")
+    _check_owner(path, status)
+    if status.st_mode & _OTHERS:
+        raise ConfigError(
+            f"{path} can be read by other users (mode {stat.S_IMODE(status.st_mode):04o}): "
+            f"chmod 600 {path}"
+        )
+
+
 def _read(path: Path, limit: int, *, private: bool) -> bytes:
     # non-blocking, lest a named pipe in the file's place hold the program up
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_NOFOLLOW if private else 0)
@@ -116,14 +133,8 @@ def _check_readable(path: Path, status: os.stat_result, limit: int, *, private: 
         raise ConfigError(f"{path} is not a file")
     if status.st_size > limit:
         raise ConfigError(f"{path} has {status.st_size} bytes, max {limit}")
-    if not private:
-        return
-    _check_owner(path, status)
-    if status.st_mode & _OTHERS:
-        raise ConfigError(
-            f"{path} can be read by other users (mode {stat.S_IMODE(status.st_mode):04o}): "
-            f"chmod 600 {path}"
-        )
+    if private:
+        check_private_file(path, status)
 
 
 def _write(path: Path, content: bytes, mode: int) -> None:
@@ -138,17 +149,21 @@ def _write(path: Path, content: bytes, mode: int) -> None:
             with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor has no path
                 file.write(content)
                 file.flush()
+                reach("file written")
                 os.fchmod(descriptor, mode)  # whatever the umask is
                 os.fsync(descriptor)
+                reach("file synced")
             temporary.replace(path)
+            reach("file renamed")
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
+        reach("file in place")
 
 
-def _sync_directory(path: Path) -> None:
-    """Forces the directory itself to the disk: a rename lives there."""
+def sync_directory(path: Path) -> None:
+    """Forces the directory itself to the disk: names of new files live there."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
