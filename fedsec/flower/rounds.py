@@ -175,7 +175,7 @@ class Rounds:
             words = f"cohort {self._training.seed} {round_number} {attempt} {node}"
             return hashlib.sha256(words.encode()).digest()
 
-        return sorted(sorted(ready, key=rank)[: self._plan.nodes.cohort(len(ready))])
+        return sorted(sorted(ready, key=rank)[: self._plan.cohort(len(ready))])
 
     def _evaluate(self, state: ServerState) -> dict[str, Json]:
         """Returns what a round's report says about the quality of the model, if it is due."""

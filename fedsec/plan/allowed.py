@@ -111,14 +111,14 @@ def _words(annotation: object) -> str:
     bare = _bare(annotation)
     if get_origin(bare) is Literal:
         return ", ".join(f'"{x}"' if isinstance(x, str) else str(x) for x in get_args(bare))
-    if _is_model(bare) or _is_mapping(bare):
-        return "a table"
-    if get_origin(bare) in {list, tuple, set, frozenset}:
-        return "a list"
     constraints = _constraints(annotation)
     described = next((c.description for c in constraints if isinstance(c, FieldInfo)), None)
     if described:
         return described
+    if _is_model(bare) or _is_mapping(bare):
+        return "a table"
+    if get_origin(bare) in {list, tuple, set, frozenset}:
+        return "a list"
     noun = NOUNS.get(bare, "")
     return f"{noun}{_range(constraints)}" if noun else ""
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from fedsec.plan import secure_aggregation
 from fedsec.plan.privacy import (
     adaptive_clip,
     amplification,
@@ -150,4 +151,8 @@ RULES: tuple[Callable[["FederationPlan"], Iterator[Refusal]], ...] = (
     amplification,
     adaptive_clip,
     honest_shares,
+    secure_aggregation.enough_for_a_sum,
+    secure_aggregation.long_enough_words,
+    secure_aggregation.sound_metrics,
+    secure_aggregation.one_weight,
 )

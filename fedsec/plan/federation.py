@@ -11,6 +11,7 @@ from fedsec.plan import compat
 from fedsec.plan.privacy import Privacy
 from fedsec.plan.reading import list_problems, read_toml
 from fedsec.plan.sections import App, Model, Nodes, Round, Section, Task, Title, Training
+from fedsec.plan.secure_aggregation import SecureAggregation
 
 BUILT_IN_APP = "fedsec"
 MAX_BYTES = 1 << 18
@@ -37,6 +38,7 @@ class FederationPlan(Section):
     round: Round = Round()
     model: Model = Model()
     privacy: Privacy | None = None
+    secure_aggregation: SecureAggregation | None = None
 
     @classmethod
     def parse(cls, toml_text: str) -> "FederationPlan":
@@ -67,6 +69,17 @@ class FederationPlan(Section):
         if self.task is None or self.training is None:
             raise ConfigError(f"the plan has no task and training: the app is {self.app.name!r}")
         return self.task, self.training
+
+    @property
+    def smallest_cohort(self) -> int:
+        """How many nodes a round has at least, when it begins."""
+        return self.cohort(self.nodes.min_available)
+
+    def cohort(self, ready: int) -> int:
+        """Returns how many of `ready` nodes a round draws."""
+        drawn = self.nodes.cohort(ready)
+        section = self.secure_aggregation
+        return drawn if section is None else min(drawn, section.max_nodes)
 
     @property
     def digest(self) -> str:

@@ -7,7 +7,7 @@ stands in `fedsec.plan.compat`.
 import math
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -25,17 +25,18 @@ from pydantic import (
 
 Algorithm: TypeAlias = Literal["fedavg", "fedprox", "fedavgm", "fedadam"]
 Scalar: TypeAlias = StrictBool | StrictInt | StrictFloat | StrictStr
+Value = TypeVar("Value")
 
 
-class Options(Mapping[str, Scalar]):
-    """Text, numbers and truth values by name; frozen, so that a plan cannot change underway."""
+class Frozen(Mapping[str, Value]):
+    """Values by name that cannot change underway, as a plan must not."""
 
     __slots__ = ("_values",)
 
-    def __init__(self, values: Mapping[str, Scalar] | None = None) -> None:
+    def __init__(self, values: Mapping[str, Value] | None = None) -> None:
         self._values = dict(values or {})
 
-    def __getitem__(self, key: str) -> Scalar:
+    def __getitem__(self, key: str) -> Value:
         return self._values[key]
 
     def __iter__(self) -> Iterator[str]:
@@ -52,6 +53,12 @@ class Options(Mapping[str, Scalar]):
 
     def __deepcopy__(self, memo: object) -> Self:
         return self
+
+
+class Options(Frozen[Scalar]):
+    """Text, numbers and truth values by name."""
+
+    __slots__ = ()
 
 
 Scalars: TypeAlias = Annotated[Mapping[str, Scalar], AfterValidator(Options), PlainSerializer(dict)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
+from fedsec.plan import secure_aggregation
 from fedsec.plan.federation import FederationPlan
 from fedsec.plan.privacy import Privacy, honest, population
 from fedsec.plan.sections import Scalar, Task, Training
@@ -42,6 +43,7 @@ def _rows(plan: FederationPlan) -> Iterator[tuple[str, str]]:
         yield "privacy", _privacy(plan, plan.privacy)
     yield "nodes", _nodes(plan)
     yield "a round", _round(plan)
+    yield from secure_aggregation.sentences(plan)
     if plan.training is not None:
         last = f"round {plan.training.rounds}"
         yield "evaluated", _period(plan.round.evaluate_every, last) or "never"

@@ -280,10 +280,10 @@ def _why_not(nodes: int, corrupt: int, dropouts: int, assumptions: Assumptions) 
     ways = []
     fewer = _largest(dropouts, lambda some: holds(nodes, corrupt, some))
     if fewer is not None:
-        ways.append(f"dropout = {_decimal(Fraction(fewer, nodes), ceil)}")
+        ways.append(f"dropout = {_decimal(fewer, nodes, ceil)}")
     fewer = _largest(corrupt, lambda some: some < 1 or holds(nodes, some, dropouts))
     if fewer:
-        ways.append(f"corrupt = {_decimal(Fraction(fewer, nodes), floor)}")
+        ways.append(f"corrupt = {_decimal(fewer, nodes, floor)}")
     for more in range(nodes + 1, COMPLETE_UP_TO + 1):
         if holds(more, assumptions.corrupt_of(more), assumptions.dropouts_of(more)):
             ways.append(f"{more} nodes")
@@ -304,5 +304,11 @@ def _largest(below: int, holds: Callable[[int], bool]) -> int | None:
     return low if low >= 0 else None
 
 
-def _decimal(share: Fraction, rounding: Callable[[Fraction], int]) -> str:
-    return f"{rounding(share * MOST_NODES) / MOST_NODES:g}"
+def _decimal(part: int, nodes: int, rounding: Callable[[Fraction], int]) -> str:
+    """Returns the shortest decimal less than 1/nodes away from part/nodes on the one side."""
+    exact = Fraction(part, nodes)
+    for scale in (10, 100, 1_000, 10_000, 100_000):
+        rounded = Fraction(rounding(exact * scale), scale)
+        if abs(rounded - exact) * nodes < 1:
+            return f"{float(rounded):g}"
+    return f"{float(exact):g}"
