@@ -154,5 +154,6 @@ RULES: tuple[Callable[["FederationPlan"], Iterator[Refusal]], ...] = (
     secure_aggregation.enough_for_a_sum,
     secure_aggregation.long_enough_words,
     secure_aggregation.sound_metrics,
-    secure_aggregation.one_weight,
+    secure_aggregation.said_once,
+    secure_aggregation.with_privacy,
 )

@@ -4,7 +4,7 @@
     mode = "malicious"           # or "semi-honest": a coordinator that keeps to the protocol
     corrupt = 0.1                # share of the nodes that may collude with the coordinator
     dropout = 0.1                # share of the nodes that may leave while a round goes on
-    clip = 1.0                   # largest L2 norm of an update
+    clip = 1.0                   # largest L2 norm of an update; with [privacy], that says it
     max_nodes = 100              # no round has more; words are long enough for so many
     word_bits = 32               # or 16: half the bytes, a coarser grid
     metrics = { train-loss = [0.0, 10.0] }   # means that are told, each value kept to its range
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 from pydantic import AfterValidator, Field, PlainSerializer
 
 from fedsec.errors import ConfigError
+from fedsec.plan.privacy import DEFAULT_BITS, population
 from fedsec.plan.refusal import Refusal
 from fedsec.plan.sections import Frozen, Section
 from fedsec.secagg.parameters import Assumptions, Mode, Parameters, choose
@@ -26,7 +27,7 @@ from fedsec.secagg.parameters import Assumptions, Mode, Parameters, choose
 if TYPE_CHECKING:
     from fedsec.plan.federation import FederationPlan
 
-MIN_LEVELS = 100
+MIN_STEPS = 100
 """Grid steps from 0 to the clip; with fewer, rounding drowns what was learned."""
 MOST_METRICS = 16
 
@@ -65,9 +66,11 @@ class SecureAggregation(Section):
         mode: Against a coordinator that keeps to the protocol, or against any.
         corrupt: Share of the nodes that may collude with it.
         dropout: Share of the nodes that may leave while a round goes on.
-        clip: Largest L2 norm of a node's update, before it is weighted.
+        clip: Largest L2 norm of a node's update, before it is weighted; read by `update_clip`.
+            Left out where [privacy] says it.
         max_nodes: No round has more nodes; of more that are ready, so many are drawn.
-        word_bits: Of the integers that are added; 4 or 2 bytes for each entry of an update.
+        word_bits: Of the integers that are added; 4 or 2 bytes for each entry of an update. Read
+            by `word_bits`: left out where privacy.bits says it, else 32.
         max_weight: For a Flower app: largest weight that a node may claim; none weighs if left out.
         metrics: Whose weighted means are told, by name; a node keeps each value to its range.
             All other figures of a node stay there, the number of its examples, too.
@@ -76,16 +79,11 @@ class SecureAggregation(Section):
     mode: Literal["semi-honest", "malicious"]
     corrupt: Share = 0.1
     dropout: Share = 0.1
-    clip: Annotated[float, Field(gt=0, le=1_000_000)]
+    clip: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
     max_nodes: Annotated[int, Field(ge=4, le=100_000)] = 100
-    word_bits: Literal[16, 32] = 32
+    word_bits: Literal[16, 32] | None = None
     max_weight: Annotated[int, Field(ge=1, le=2**31)] | None = None
     metrics: Ranges = Frozen()
-
-    @property
-    def levels(self) -> int:
-        """Grid steps from 0 to `clip`: as many as words can hold sums of `max_nodes` updates."""
-        return ((1 << (self.word_bits - 1)) - 1) // self.max_nodes - 1
 
     def assumptions(self, draws: int) -> Assumptions:
         """Returns what a round must withstand.
@@ -112,6 +110,39 @@ def parameters(plan: "FederationPlan", nodes: int) -> Parameters:
             f"{section.max_nodes}"
         )
     return choose(nodes, section.assumptions(plan.round.attempts))
+
+
+def update_clip(plan: "FederationPlan") -> float:
+    """Returns the largest L2 norm of a node's update under a plan with secure aggregation."""
+    section = plan.secure_aggregation
+    if section is not None and section.clip is not None:
+        return section.clip
+    if plan.privacy is None:
+        raise ConfigError("the plan has no secure_aggregation.clip")
+    return plan.privacy.clip
+
+
+def word_bits(plan: "FederationPlan") -> int:
+    """Returns the bits of the words that are added, 16 or 32."""
+    section, coded = plan.secure_aggregation, coded_bits(plan)
+    if coded is not None:
+        return 16 if coded <= 16 else 32  # noqa: PLR2004 - words have 2 or 4 bytes
+    return 32 if section is None or section.word_bits is None else section.word_bits
+
+
+def coded_bits(plan: "FederationPlan") -> int | None:
+    """Returns the bits of distributed privacy's integers; None where the grid is a plain one."""
+    privacy = plan.privacy
+    if privacy is None or privacy.model != "distributed":
+        return None
+    return DEFAULT_BITS if privacy.bits is None else privacy.bits
+
+
+def grid_steps(plan: "FederationPlan") -> int:
+    """Returns the steps from 0 to the clip: as many as words hold sums of `max_nodes` updates."""
+    section = plan.secure_aggregation
+    nodes = section.max_nodes if section is not None else 1
+    return ((1 << (word_bits(plan) - 1)) - 1) // nodes - 1
 
 
 def max_weight(plan: "FederationPlan") -> int | None:
@@ -156,20 +187,21 @@ def long_enough_words(plan: "FederationPlan") -> Iterator[Refusal]:
     section = plan.secure_aggregation
     if section is None:
         return
-    if section.levels < MIN_LEVELS:
+    bits, steps = word_bits(plan), grid_steps(plan)
+    if coded_bits(plan) is None and steps < MIN_STEPS:
         yield Refusal(
             "secure_aggregation.word_bits",
-            f"{section.word_bits} bits leave {max(section.levels, 0)} steps from 0 to the clip for "
-            f"sums of max_nodes = {section.max_nodes} updates, {MIN_LEVELS} are needed; use 32 "
-            f"bits, or at most {_most_nodes(section.word_bits)} nodes",
+            f"{bits} bits leave {max(steps, 0)} steps from 0 to the clip for sums of max_nodes = "
+            f"{section.max_nodes} updates, {MIN_STEPS} are needed; use 32 bits, or at most "
+            f"{((1 << (bits - 1)) - 1) // (MIN_STEPS + 1)} nodes",
         )
     weight = max_weight(plan)
-    if weight is not None and weight * section.max_nodes >= 1 << section.word_bits:
-        most = ((1 << section.word_bits) - 1) // section.max_nodes
+    if weight is not None and weight * section.max_nodes >= 1 << bits:
+        most = ((1 << bits) - 1) // section.max_nodes
         yield Refusal(
             "training.max_examples" if plan.built_in else "secure_aggregation.max_weight",
             f"{weight} times secure_aggregation.max_nodes = {section.max_nodes} does not fit into "
-            f"a word of {section.word_bits} bits; allowed: 1..{most}",
+            f"a word of {bits} bits; allowed: 1..{most}",
         )
 
 
@@ -191,14 +223,65 @@ def sound_metrics(plan: "FederationPlan") -> Iterator[Refusal]:
             )
 
 
-def one_weight(plan: "FederationPlan") -> Iterator[Refusal]:
-    """The largest weight is said once."""
-    section = plan.secure_aggregation
-    if section is not None and section.max_weight is not None and plan.built_in:
+def said_once(plan: "FederationPlan") -> Iterator[Refusal]:
+    """The largest weight, the clip and the word are said in one place."""
+    section, privacy = plan.secure_aggregation, plan.privacy
+    if section is None:
+        return
+    if section.max_weight is not None and plan.built_in:
         yield Refusal(
             "secure_aggregation.max_weight",
             f"{section.max_weight} is read for a Flower app only; the built-in app weighs by "
             "training.weighting and training.max_examples",
+        )
+    clips_updates = privacy is not None and privacy.model != "example"
+    if privacy is not None and clips_updates and section.clip is not None:
+        yield Refusal(
+            "secure_aggregation.clip",
+            f"{section.clip:g} stands beside privacy.clip = {privacy.clip:g}; leave it out",
+        )
+    if section.clip is None and not clips_updates:
+        yield Refusal(
+            "secure_aggregation.clip",
+            "missing: the largest L2 norm of a node's update, a number > 0",
+        )
+    if coded_bits(plan) is not None and section.word_bits is not None:
+        yield Refusal(
+            "secure_aggregation.word_bits",
+            f"{section.word_bits} stands beside privacy.bits = {coded_bits(plan)}; leave it out",
+        )
+
+
+def with_privacy(plan: "FederationPlan") -> Iterator[Refusal]:
+    """What privacy claims must hold for the one sum that is seen."""
+    section, privacy = plan.secure_aggregation, plan.privacy
+    if privacy is None:
+        return
+    if section is None:
+        if privacy.model == "distributed":
+            yield Refusal(
+                "privacy.model",
+                '"distributed": each update carries a share of the noise only, so it must not be '
+                "seen by itself; add a table [secure_aggregation]",
+            )
+        return
+    if privacy.sampling is not None:
+        yield Refusal(
+            "privacy.sampling",
+            f"{privacy.sampling}: nodes of a secure sum know who takes part in a round, so a "
+            "secret draw claims too much; leave it out",
+        )
+    if privacy.clip_quantile is not None:
+        yield Refusal(
+            "privacy.clip_quantile",
+            f"{privacy.clip_quantile}: the clip cannot adapt, since a secure sum does not count "
+            "short updates; leave it out",
+        )
+    if privacy.model != "example" and population(plan) > section.max_nodes:
+        yield Refusal(
+            "secure_aggregation.max_nodes",
+            f"{section.max_nodes} is less than the {population(plan)} nodes of privacy.population, "
+            "all of which may be in a round",
         )
 
 
@@ -216,8 +299,9 @@ def sentences(plan: "FederationPlan") -> Iterator[tuple[str, str]]:
     yield "", f"holds while {colluding} and at most {section.dropout:.4g} leave during a round"
     sizes = sorted({plan.smallest_cohort, section.max_nodes})
     yield "", "; ".join(_round_of(plan, nodes) for nodes in sizes)
-    grid = f"{section.levels} steps from 0 to there, words of {section.word_bits} bits"
-    yield "encoding", f"updates of L2 norm at most {section.clip:g}, {grid}"
+    grid = f", {grid_steps(plan)} steps from 0 to there" if coded_bits(plan) is None else ""
+    words = f"words of {word_bits(plan)} bits"
+    yield "encoding", f"updates of L2 norm at most {update_clip(plan):g}{grid}, {words}"
     means = [f"{name} in {low:g}..{high:g}" for name, (low, high) in section.metrics.items()]
     told = f"told as means: {', '.join(means)}; no others" if means else "withheld, all of them"
     yield "nodes' figures", told
@@ -233,7 +317,3 @@ def _round_of(plan: "FederationPlan", nodes: int) -> str:
 
 def _exact(share: float) -> Fraction:
     return Fraction(share).limit_denominator(_DENOMINATOR)
-
-
-def _most_nodes(word_bits: int) -> int:
-    return ((1 << (word_bits - 1)) - 1) // (MIN_LEVELS + 1)

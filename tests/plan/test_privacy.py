@@ -10,11 +10,13 @@ from fedsec.plan.summary import summary
 HEAD = 'schema = 1\nname = "a plan"\n[task]\nname = "digits"\n'
 NODES = "[nodes]\nmin_available = 10\n"
 TRAINING = "[training]\nrounds = 5\n"
+SECURE = '[secure_aggregation]\nmode = "semi-honest"\n'
 MECHANISM = "epsilon = 8.0\ndelta = 1e-5\nnoise_multiplier = 1.0\nclip = 0.5\n"
 
 
 def text(privacy: str, *, nodes: str = NODES, training: str = TRAINING, head: str = HEAD) -> str:
-    return head + training + nodes + "[privacy]\n" + privacy + MECHANISM
+    secure = SECURE if '"distributed"' in privacy else ""
+    return head + training + nodes + secure + "[privacy]\n" + privacy + MECHANISM
 
 
 def problem(given: str) -> str:

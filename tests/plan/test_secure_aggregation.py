@@ -4,9 +4,17 @@ from fractions import Fraction
 
 import pytest
 
+from fedsec.encoding import FixedPoint
 from fedsec.errors import ConfigError
 from fedsec.plan import FederationPlan
-from fedsec.plan.secure_aggregation import MIN_LEVELS, max_weight, parameters
+from fedsec.plan.secure_aggregation import (
+    MIN_STEPS,
+    grid_steps,
+    max_weight,
+    parameters,
+    update_clip,
+    word_bits,
+)
 from fedsec.plan.summary import summary
 from fedsec.secagg.parameters import Mode
 
@@ -29,7 +37,8 @@ def test_the_smallest_section_has_every_default_filled_in() -> None:
     section = plan.secure_aggregation
     assert section is not None
     assert (section.corrupt, section.dropout, section.max_nodes) == (0.1, 0.1, 100)
-    assert (section.word_bits, section.max_weight, dict(section.metrics)) == (32, None, {})
+    assert (section.word_bits, section.max_weight, dict(section.metrics)) == (None, None, {})
+    assert (update_clip(plan), word_bits(plan)) == (1.0, 32)
     assert section.assumptions(3).mode is Mode.MALICIOUS
     assert section.assumptions(3).security_bits == 80
     assert (plan.round.attempts, section.assumptions(3).draws) == (3, 3)
@@ -61,12 +70,10 @@ def test_sums_of_the_largest_entries_do_not_overflow_and_one_step_more_would(
 ) -> None:
     text = BUILT_IN + "[nodes]\nmin_available = 4\n" + SECTION + "corrupt = 0.05\n"
     plan = FederationPlan.parse(text + f"word_bits = {bits}\nmax_nodes = {nodes}\n")
-    section = plan.secure_aggregation
-    assert section is not None
-    largest = 1 << (bits - 1)
-    assert nodes * (section.levels + 1) < largest  # + 1: an entry may be rounded up
-    assert nodes * (section.levels + 2) >= largest
-    assert section.levels >= MIN_LEVELS
+    largest, steps = 1 << (bits - 1), grid_steps(plan)
+    assert nodes * (steps + 1) < largest  # + 1: an entry may be rounded up
+    assert nodes * (steps + 2) >= largest
+    assert steps == FixedPoint(size=1, clip=1.0, members=nodes, bits=bits).levels >= MIN_STEPS
 
 
 def test_the_first_number_of_nodes_that_words_cannot_hold_is_refused() -> None:
@@ -154,3 +161,52 @@ def test_the_summary_says_what_is_seen_and_how_few_may_leave() -> None:
     semi = FederationPlan.parse(PLAN.replace("malicious", "semi-honest"))
     assert dict(summary(semi))["nodes' figures"] == "withheld, all of them"
     assert dict(summary(semi))["secure sum"].endswith("it is trusted to keep to the protocol")
+
+
+# --- beside [privacy] ----------------------------------------------------------------------------
+
+PRIVACY = (
+    '[privacy]\nmodel = "{}"\nepsilon = 8.0\ndelta = 1e-5\nnoise_multiplier = 1.0\nclip = 0.5\n'
+)
+MODE = 'mode = "malicious"\n'
+UNCLIPPED = PLAN.replace("clip = 1.0\n", "")
+
+
+@pytest.mark.parametrize(
+    ("model", "bits", "words"),
+    [("central", "", 32), ("local", "", 32), ("distributed", "", 16), ("distributed", "bits = 17\n", 32)],
+)  # fmt: skip
+def test_privacy_says_the_clip_and_its_integers_the_word(model: str, bits: str, words: int) -> None:
+    more = "quorum = 10\n" if model == "distributed" else "quorum = 7\n"
+    text = UNCLIPPED.replace("quorum = 7\n", more) + PRIVACY.format(model) + bits
+    plan = FederationPlan.parse(text)
+    assert (update_clip(plan), word_bits(plan)) == (0.5, words)
+    assert "updates of L2 norm at most 0.5" in dict(summary(plan))["encoding"]
+    twice = text.replace(MODE, MODE + "clip = 1.0\n")
+    assert "secure_aggregation.clip: 1 stands beside privacy.clip = 0.5" in problems(twice)
+
+
+def test_the_clip_of_an_example_is_none_of_an_update() -> None:
+    example = PRIVACY.format("example")
+    assert update_clip(FederationPlan.parse(PLAN + example)) == 1.0
+    assert "secure_aggregation.clip: missing" in problems(UNCLIPPED + example)
+    assert "secure_aggregation.clip: missing" in problems(UNCLIPPED)
+
+
+@pytest.mark.parametrize(
+    ("model", "more", "said"),
+    [
+        ("distributed", "bits = 12\n", "word_bits: 16 stands beside privacy.bits = 12"),
+        ("central", "sampling = 0.5\n", "privacy.sampling: 0.5: nodes of a secure sum know"),
+        ("central", "clip_quantile = 0.5\n", "privacy.clip_quantile: 0.5: the clip cannot adapt"),
+        ("central", "population = 101\n", "max_nodes: 100 is less than the 101 nodes"),
+    ],
+)
+def test_what_privacy_and_a_secure_sum_cannot_do_together(model: str, more: str, said: str) -> None:
+    section = UNCLIPPED + "word_bits = 16\n"
+    assert said in problems(section + PRIVACY.format(model) + more)
+
+
+def test_shares_of_noise_are_not_shown_one_by_one() -> None:
+    text = problems(BUILT_IN + PRIVACY.format("distributed"))
+    assert "add a table [secure_aggregation]" in text
