@@ -7,9 +7,10 @@ leaves         keys, signing requests, issuing
 principals     from a peer's certificate to a `Principal`, or to the reason why not
 bundles        what a node checks of what it receives at enrolment and renewal
 invites        the one line that a node's operator is given
+roster         which nodes there are, signed by the root
 signing        a node's long-term Ed25519 key and its proof of possession
 pkcs8          keys encrypted by a passphrase
 times          aware UTC, whole seconds
 
-Spec: docs/spec/enrolment.md. Every refusal is an `IdentityError` with a stable code.
+Specs: docs/spec/enrolment.md and roster.md. Every refusal is an `IdentityError` with a stable code.
 """

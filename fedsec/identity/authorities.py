@@ -39,6 +39,7 @@ __all__ = [
     "Authority",
     "check_issuer",
     "check_signed_by",
+    "federation_of_root",
     "fingerprint",
     "is_root",
     "issuer_of_kind",
@@ -204,6 +205,19 @@ def check_issuer(
     check_validity(root, now=now, what="the root certificate")
     check_validity(issuer, now=now, what=f"the certificate of the {ISSUER_NAMES[kind]}")
     return issuer
+
+
+def federation_of_root(certificate: x509.Certificate) -> str:
+    """Returns the federation whose root this is.
+
+    Raises:
+        IdentityError: ``not-an-authority``, it is no root.
+    """
+    federation = _organisation(certificate)
+    if not _is_root(certificate) or federation is None or not is_federation(federation):
+        subject = certificate.subject.rfc4514_string()
+        raise IdentityError("not-an-authority", f"{subject!r} is not the root of a federation")
+    return federation
 
 
 def fingerprint(certificate_pem: bytes) -> str:
