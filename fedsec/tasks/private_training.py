@@ -1,0 +1,295 @@
+"""A node's share of a round that hides each single example: DP-SGD, with noise that is exact.
+
+    batch: each example by a coin --> gradient of each --> clipped --> rounded to a grid --> summed
+       --> + discrete Gaussian --> / public batch size --> the optimiser's step
+
+Gradients of single examples come from Opacus. What goes into the sum is rounded first and summed
+as integers, so that what one example adds is bounded for certain: by ``clip / grid + sqrt(d) / 2``
+grid steps, a hair more than the clip; the noise is scaled to that. No floating-point Gaussian is
+involved whose low bits could tell the sum.
+
+Examples are added or removed; how many there are is taken as public on the node itself.
+
+Sources: Abadi, Chu, Goodfellow, McMahan, Mironov, Talwar, Zhang, "Deep Learning with Differential
+Privacy", CCS 2016, algorithm 1. Mironov, "On Significance of the Least Significant Bits for
+Differential Privacy", CCS 2012 (why not in floating point).
+"""
+
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from opacus.grad_sample import GradSampleModule
+from opacus.optimizers import DPOptimizer
+from opacus.validators import ModuleValidator
+from torch import Tensor, nn
+
+from fedsec.errors import ConfigError
+from fedsec.privacy.discrete_gaussian import DiscreteGaussian
+from fedsec.privacy.events import Gaussian, Price
+from fedsec.privacy.keystream import Keystream
+from fedsec.tasks.seeds import seeded
+from fedsec.tasks.task import Examples, Task
+from fedsec.tasks.training import LocalTraining
+
+FINENESS = 1000
+"""Grid steps of the clip per sqrt(d): rounding adds 0.05 % to the sensitivity."""
+
+_COIN = 1 << 32
+_SLACK = 1e-5  # of the clip, for float32 in the norm's and the scaling's last bits
+_GRADIENTS = 1 << 26  # entries of examples' gradients held at a time
+_ALONE = 1e-3  # how much an example's gradient may depend on its company, relative
+_REMEDIES = {
+    "BatchNorm": "mixes examples; use nn.GroupNorm, or opacus.validators.ModuleValidator.fix",
+    "buffer": "holds buffers, which would leave the node without noise; make a model without them",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PrivateTraining:
+    """DP-SGD in place of plain training.
+
+    Args:
+        training: How long, with which optimiser; its batch size is the expected one.
+        clip: Largest L2 norm of an example's gradient, > 0.
+        noise_multiplier: Standard deviation of the noise on the sum over the clip, > 0.
+
+    Raises:
+        ConfigError: A parameter is out of range.
+    """
+
+    training: LocalTraining
+    clip: float
+    noise_multiplier: float
+
+    def __post_init__(self) -> None:
+        for name in ("clip", "noise_multiplier"):
+            value = getattr(self, name)
+            if not 0 < value < math.inf:
+                raise ConfigError(f"{name} must be > 0 and finite, got {value}")
+
+    def price(self, examples: int) -> Price:
+        """Returns what one round costs on a node with so many examples, >= 1."""
+        event = Gaussian(self.noise_multiplier, sampling=self._odds(examples) / _COIN)
+        return Price(event, count=self.steps(examples))
+
+    def steps(self, examples: int) -> int:
+        """Returns how many steps a round takes on a node with so many examples, >= 1."""
+        given, passes = self.training.steps, self.training.epochs or 1
+        return given or passes * math.ceil(examples / self.training.batch_size)
+
+    def __call__(
+        self, task: Task, model: nn.Module, data: Examples, seed: int, source: Keystream
+    ) -> None:
+        """Trains `model` in place.
+
+        Args:
+            task: Whose loss is a mean over examples; `check` looks at that.
+            model: In which examples do not mix.
+            data: Of this node.
+            seed: Of what the model itself draws, e.g. dropout.
+            source: Of batches and noise; `Keystream()` but in tests.
+
+        Raises:
+            ConfigError: There are no examples, or Opacus cannot do this model.
+        """
+        if len(data) == 0:
+            raise ConfigError("there is nothing to train on: 0 examples")
+        model.train()
+        sent = [weight.detach().clone() for weight in _weights(model)]
+        odds = self._odds(len(data))
+        with seeded(seed), _sampled(model) as wrapped:
+            optimizer = self._optimizer(model, sent, source)
+            for _ in range(self.steps(len(data))):
+                drawn = source.words(len(data), np.uint32) < np.uint64(odds)
+                self._step(
+                    task, wrapped, data.take(torch.from_numpy(drawn).nonzero()[:, 0]), optimizer
+                )
+
+    def _step(
+        self, task: Task, model: nn.Module, batch: Examples, optimizer: "GridOptimizer"
+    ) -> None:
+        """Takes one step; a batch with too many gradients at a time is gone through in parts."""
+        part = max(1, _GRADIENTS // optimizer.size)
+        starts = range(0, max(1, len(batch)), part)
+        for start in starts:
+            rows = slice(start, start + part)
+            inputs, targets = batch.inputs[rows], batch.targets[rows]
+            optimizer.zero_grad()
+            if len(inputs):
+                _backward(task.loss(model(inputs), targets))
+            _fill(model, len(inputs))
+            optimizer.signal_skip_step(start != starts[-1])
+            optimizer.step()
+        optimizer.zero_grad()
+
+    def _odds(self, examples: int) -> int:
+        """Returns 2^32 times the probability with which an example is in a batch."""
+        return min(_COIN, math.ceil(_COIN * self.training.batch_size / examples))
+
+    def _optimizer(
+        self, model: nn.Module, sent: list[Tensor], source: Keystream
+    ) -> "GridOptimizer":
+        weights, how = _weights(model), self.training
+        inner: torch.optim.Optimizer
+        if how.optimizer == "adam":
+            inner = torch.optim.Adam(weights, how.learning_rate)
+        else:
+            inner = torch.optim.SGD(weights, how.learning_rate, how.momentum)
+        made = GridOptimizer(
+            inner,
+            noise_multiplier=self.noise_multiplier,
+            clip=self.clip,
+            batch_size=how.batch_size,
+            source=source,
+        )
+        if how.proximal_mu:
+            made.attach_step_hook(lambda _optimizer: _pull(weights, sent, how.proximal_mu))
+        return made
+
+
+class GridOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus is not typed
+    """Opacus' optimiser, with the sum and its noise on a grid of integers.
+
+    Args:
+        optimizer: Takes the step.
+        noise_multiplier: Standard deviation of the noise over the sensitivity.
+        clip: Largest L2 norm of an example's gradient.
+        batch_size: What sums are divided by: public, whatever the batch has.
+        source: Of the noise.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        *,
+        noise_multiplier: float,
+        clip: float,
+        batch_size: int,
+        source: Keystream,
+    ) -> None:
+        super().__init__(
+            optimizer,
+            noise_multiplier=noise_multiplier,
+            max_grad_norm=clip,
+            expected_batch_size=batch_size,
+        )
+        self.size = sum(weight.numel() for weight in self.params)
+        self._source = source
+        self._grid = clip / (FINENESS * math.sqrt(self.size))
+        steps = clip / self._grid * (1 + _SLACK) + math.sqrt(self.size) / 2
+        self._noise = DiscreteGaussian.covering(noise_multiplier * steps)
+
+    def clip_and_accumulate(self) -> None:
+        """Adds this part's clipped and rounded gradients to the sums, which are integers."""
+        samples = self.grad_samples  # one (b, ...) for each parameter
+        norms = torch.stack(
+            [
+                torch.linalg.vector_norm(each.flatten(1), dim=1, dtype=torch.float64)
+                for each in samples
+            ]
+        ).norm(dim=0)
+        # An example whose gradient is not finite adds nothing, and is hidden like the others.
+        factors = (self.max_grad_norm / norms.clamp(min=self.max_grad_norm)) / self._grid
+        factors = torch.where(norms.isfinite(), factors, 0.0).float()
+        for weight, sample in zip(self.params, samples, strict=True):
+            shaped = factors.reshape(-1, *[1] * (sample.dim() - 1))
+            steps = (sample.nan_to_num(0.0, 0.0, 0.0) * shaped).round_()
+            total = steps.sum(dim=0, dtype=torch.float64)  # exact: integers below 2^53
+            weight.summed_grad = total if weight.summed_grad is None else weight.summed_grad + total
+
+    def add_noise(self) -> None:
+        """Adds the noise to the sums and turns them into gradients."""
+        drawn = torch.from_numpy(self._noise.sample(self.size, self._source))
+        sizes = [weight.numel() for weight in self.params]
+        for weight, noise in zip(self.params, torch.split(drawn, sizes), strict=True):
+            total = weight.summed_grad + noise.view_as(weight)
+            weight.grad = (total * self._grid).to(weight.dtype)
+
+    def scale_grad(self) -> None:
+        """Divides by the public batch size."""
+        for weight in self.params:
+            weight.grad /= self.expected_batch_size
+
+
+def check(task: Task, model: nn.Module, data: Examples) -> None:
+    """Returns where an example's gradient is its own: the model and the loss mix no examples.
+
+    Raises:
+        ConfigError: They do, or Opacus cannot do this model; says what to change.
+    """
+    for error in ModuleValidator.validate(model, strict=False):
+        text = " ".join(str(error).split())
+        remedy = next((say for word, say in _REMEDIES.items() if word in text), text[:200])
+        raise ConfigError(f'[privacy] model = "example": the model {remedy}')
+    if next(model.buffers(), None) is not None:
+        raise ConfigError(f'[privacy] model = "example": the model {_REMEDIES["buffer"]}')
+    first, second = data.inputs[:1], data.inputs[1:2]
+    others = [first, second if len(second) else torch.zeros_like(first)]
+    targets = data.targets[:1].repeat_interleave(2, dim=0)
+    with _sampled(model) as wrapped:
+        one, other = (
+            _gradient(task, wrapped, Examples(torch.cat([first, company]), targets))
+            for company in others
+        )
+    difference = float(torch.linalg.vector_norm(one - other))
+    if difference > _ALONE * float(torch.linalg.vector_norm(one)):
+        raise ConfigError(
+            '[privacy] model = "example": an example\'s gradient depends on the others in its '
+            "batch; the task's loss must be the mean of a loss of each example"
+        )
+
+
+def _gradient(task: Task, model: nn.Module, batch: Examples) -> Tensor:
+    """Returns the gradient of the batch's first example (d,); dropout is the same every time."""
+    with seeded(0):
+        _backward(task.loss(model(batch.inputs), batch.targets))
+    _fill(model, len(batch))
+    first = [weight.grad_sample[0].flatten() for weight in _weights(model)]
+    for weight in _weights(model):
+        weight.grad = weight.grad_sample = None
+    return torch.cat(first)
+
+
+@contextmanager
+def _sampled(model: nn.Module) -> Iterator[nn.Module]:
+    """Lends Opacus' view of a model that computes gradients of single examples."""
+    wrapped = GradSampleModule(model, loss_reduction="mean")
+    try:
+        yield wrapped
+    finally:
+        wrapped.remove_hooks()
+        for weight in _weights(model):
+            weight.grad = None
+            for name in ("grad_sample", "summed_grad", "_forward_counter", "_current_grad_sample"):
+                if hasattr(weight, name):
+                    delattr(weight, name)
+
+
+def _backward(loss: Tensor) -> None:
+    with warnings.catch_warnings():  # that inputs need no gradient is as it should be
+        warnings.filterwarnings("ignore", "Full backward hook is firing")
+        torch.autograd.backward(loss)
+
+
+def _weights(model: nn.Module) -> list[Any]:
+    return [weight for weight in model.parameters() if weight.requires_grad]
+
+
+def _fill(model: nn.Module, examples: int) -> None:
+    """Gives gradients of zero to parameters that the loss does not reach, or that no batch has."""
+    for weight in _weights(model):
+        if getattr(weight, "grad_sample", None) is None:
+            weight.grad_sample = weight.new_zeros(1).expand(examples, *weight.shape)
+
+
+@torch.no_grad()
+def _pull(weights: list[Any], sent: list[Tensor], strength: float) -> None:
+    """Adds the gradient of the proximal term; it depends on no example."""
+    for weight, start in zip(weights, sent, strict=True):
+        weight.grad += strength * (weight - start)
