@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from fedsec.flower.collection import Attempt, Collected
+from fedsec.flower.records import NodeRecord
 from fedsec.flower.reporting import Json
 from fedsec.flower.strategy import Mean, Rule
 from fedsec.vectors import Arrays, Vector
@@ -22,11 +23,13 @@ class Combined:
         vector: Along which the model moves (d,).
         memory: What the next round's call gets.
         figures: For the report of the round, which everybody who may watch the run reads.
+        records: Of each row; told to the same people, unless the plan promises central privacy.
     """
 
     vector: Vector
     memory: Arrays
     figures: Mapping[str, Json] = field(default_factory=dict)
+    records: tuple[NodeRecord, ...] = ()
 
 
 class Combination(Protocol):

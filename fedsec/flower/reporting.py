@@ -7,7 +7,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 
 Json: TypeAlias = bool | int | float | str | list["Json"] | Mapping[str, "Json"] | None
 
-ROUND, MODEL, NOTE = "round", "model", "note"
+ROUND, MODEL, NODES, NOTE = "round", "model", "nodes", "note"
 
 
 @runtime_checkable
@@ -18,8 +18,9 @@ class Reporter(Protocol):
         """Records an event.
 
         Args:
-            kind: ``"round"``: a completed round; ``"model"``: a stored model; ``"note"``: anything
-                else worth knowing, e.g. an attempt that missed the quorum.
+            kind: ``"round"``: a completed round; ``"model"``: a stored model; ``"nodes"``: how each
+                node came into a round's aggregate; ``"note"``: anything else worth knowing, e.g.
+                an attempt that missed the quorum.
             detail: Its particulars. Never update vectors, never secrets.
         """
         ...

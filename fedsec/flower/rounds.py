@@ -21,11 +21,11 @@ from flwr.app import MessageType
 from flwr.serverapp import Grid
 
 from fedsec.errors import StateError
-from fedsec.flower.collection import Attempt, AttemptMissed, Collected, Post
-from fedsec.flower.combination import Combined
+from fedsec.flower.collection import Attempt, AttemptMissed, Collected, Collection, Post
+from fedsec.flower.combination import Combination, Combined
 from fedsec.flower.messages import TRAIN_LOSS, instruction
 from fedsec.flower.replies import Reasons, evaluations, mean_metrics
-from fedsec.flower.reporting import NOTE, ROUND, Json, Reporter, name_of
+from fedsec.flower.reporting import NODES, NOTE, ROUND, Json, Reporter, name_of
 from fedsec.flower.strategy import ServerState
 from fedsec.flower.table import ALGORITHMS, collection, combination, weighting
 from fedsec.plan import FederationPlan
@@ -66,6 +66,8 @@ class Rounds:
         reporter: Learns of every round.
         size: d, entries of the model's vector.
         evaluation: Of a state on data that no node holds; None: the nodes evaluate.
+        collect: How updates become rows; None: as the plan says.
+        combine: What is made of the rows; None: as the plan says.
         clock: For tests.
     """
 
@@ -77,6 +79,8 @@ class Rounds:
         *,
         size: int,
         evaluation: Evaluation | None = None,
+        collect: Collection | None = None,
+        combine: Combination | None = None,
         clock: Clock = CLOCK,
     ) -> None:
         self._plan = plan
@@ -88,8 +92,8 @@ class Rounds:
         self._optimizer = ALGORITHMS[self._training.algorithm](self._training)
         self._weighting = weighting(self._training)
         self._post = Post(grid, plan.round.deadline_s)
-        self._collect = collection(plan, size)
-        self._combine = combination(plan)
+        self._collect = collect or collection(plan, size)
+        self._combine = combine or combination(plan)
 
     def __call__(self, state: ServerState, round_number: int) -> ServerState:
         """Returns the state after `round_number`; `state` is that after the round before.
@@ -210,7 +214,11 @@ class Rounds:
             detail["train_loss"] = metrics[TRAIN_LOSS]
             detail["examples"] = sum(each.examples for each in collected.metrics)
         who: dict[str, Json] = {"answered": list(collected.nodes), **_reasons(collected)}
-        self._reporter.report(ROUND, detail | who | dict(trained.combined.figures) | dict(figures))
+        combined = trained.combined
+        if combined.records:
+            told: list[Json] = [record.to_json() for record in combined.records]
+            self._reporter.report(NODES, {"round": trained.attempt.round, "nodes": told})
+        self._reporter.report(ROUND, detail | who | dict(combined.figures) | dict(figures))
 
     def _report_missed(self, attempt: Attempt, missed: AttemptMissed) -> None:
         detail: dict[str, Json] = {

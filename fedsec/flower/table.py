@@ -3,9 +3,12 @@
 from collections.abc import Callable
 from types import MappingProxyType
 
+import numpy as np
+
 from fedsec.errors import ConfigError
 from fedsec.flower.collection import Collection, Plain
 from fedsec.flower.combination import Combination, Weighted
+from fedsec.flower.robust import RobustCombination
 from fedsec.flower.strategy import FedAdam, FedAvg, FedAvgM, ServerOptimizer, Weighting
 from fedsec.plan import FederationPlan, Training
 from fedsec.tasks.training import LocalTraining
@@ -44,10 +47,19 @@ def collection(plan: FederationPlan, size: int) -> Collection:
     return Plain(size, weighting(plan.learning[1]))
 
 
-def combination(plan: FederationPlan) -> Combination:
-    """Returns what is made of the rows."""
-    del plan
-    return Weighted()
+def combination(
+    plan: FederationPlan, chance: Callable[[], np.random.Generator] = np.random.default_rng
+) -> Combination:
+    """Returns what is made of the rows.
+
+    Args:
+        plan: For the built-in app.
+        chance: Makes a rule's source of chance; anew from the system, except in simulations.
+    """
+    if plan.robust is None:
+        return Weighted()
+    by_weight = plan.learning[1].weighting == "examples"
+    return RobustCombination(plan.robust, by_weight=by_weight, chance=chance)
 
 
 def weighting(training: Training) -> Weighting:

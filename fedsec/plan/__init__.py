@@ -3,6 +3,7 @@
 from fedsec.plan.example import toml_example
 from fedsec.plan.federation import BUILT_IN_APP, FederationPlan
 from fedsec.plan.privacy import Privacy
+from fedsec.plan.robust import Robust
 from fedsec.plan.sections import App, Model, Nodes, Round, Task, Training
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Model",
     "Nodes",
     "Privacy",
+    "Robust",
     "Round",
     "Task",
     "Training",

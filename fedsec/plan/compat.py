@@ -13,6 +13,7 @@ from fedsec.plan.privacy import (
     privacy_of_what,
 )
 from fedsec.plan.refusal import Refusal
+from fedsec.plan.robust_rules import robust_rules
 from fedsec.plan.sections import OWN_KEYS, Training, share
 
 if TYPE_CHECKING:
@@ -156,4 +157,5 @@ RULES: tuple[Callable[["FederationPlan"], Iterator[Refusal]], ...] = (
     secure_aggregation.sound_metrics,
     secure_aggregation.said_once,
     secure_aggregation.with_privacy,
+    robust_rules,
 )

@@ -10,6 +10,7 @@ from fedsec.errors import ConfigError
 from fedsec.plan import compat
 from fedsec.plan.privacy import Privacy
 from fedsec.plan.reading import list_problems, read_toml
+from fedsec.plan.robust import Robust
 from fedsec.plan.sections import App, Model, Nodes, Round, Section, Task, Title, Training
 from fedsec.plan.secure_aggregation import SecureAggregation
 
@@ -39,6 +40,7 @@ class FederationPlan(Section):
     model: Model = Model()
     privacy: Privacy | None = None
     secure_aggregation: SecureAggregation | None = None
+    robust: Robust | None = None
 
     @classmethod
     def parse(cls, toml_text: str) -> "FederationPlan":

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from fedsec.plan import secure_aggregation
 from fedsec.plan.federation import FederationPlan
 from fedsec.plan.privacy import Privacy, honest, population
+from fedsec.plan.robust import sentence as robust_sentence
 from fedsec.plan.sections import Scalar, Task, Training
 
 ALGORITHMS = {
@@ -41,6 +42,8 @@ def _rows(plan: FederationPlan) -> Iterator[tuple[str, str]]:
         yield "weights", _weights(plan.training)
     if plan.privacy is not None:
         yield "privacy", _privacy(plan, plan.privacy)
+    if plan.robust is not None:
+        yield "robust", robust_sentence(plan.robust)
     yield "nodes", _nodes(plan)
     yield "a round", _round(plan)
     yield from secure_aggregation.sentences(plan)

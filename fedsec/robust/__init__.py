@@ -10,9 +10,11 @@ call it is to aggregate:
 array([1., 1.])
 >>> [suspect.row for suspect in found.suspects]
 [3]
+
+What comes back is in `fedsec.robust.aggregate`, what goes in beside the rows in
+`fedsec.robust.options`. To name rules and to check them takes no numpy; to call them does.
 """
 
-from fedsec.robust.aggregate import Aggregate, Diagnostics, Mixed, Suspect
 from fedsec.robust.coordinate_rules import Meamed, Mean, Median, TrimmedMean
 from fedsec.robust.distance_rules import (
     Bulyan,
@@ -28,14 +30,13 @@ from fedsec.robust.faults import TooManyFaults
 from fedsec.robust.norm_rules import CenteredClipping, Cge, FlTrust
 from fedsec.robust.pipeline import Pipeline
 from fedsec.robust.premixing import Arc, Bucketing, Clip, Nnm, Premix
-from fedsec.robust.rule import Adjacency, Rule, Updates
+from fedsec.robust.rule import Adjacency, Rule
 from fedsec.robust.table import PREMIXES, RULES
 
 __all__ = [
     "PREMIXES",
     "RULES",
     "Adjacency",
-    "Aggregate",
     "Arc",
     "Bucketing",
     "Bulyan",
@@ -43,7 +44,6 @@ __all__ = [
     "CenteredClipping",
     "Cge",
     "Clip",
-    "Diagnostics",
     "Dnc",
     "FlTrust",
     "GeometricMedian",
@@ -52,15 +52,12 @@ __all__ = [
     "Mean",
     "Median",
     "MinimumDiameter",
-    "Mixed",
     "Monna",
     "MultiKrum",
     "Nnm",
     "Pipeline",
     "Premix",
     "Rule",
-    "Suspect",
     "TooManyFaults",
     "TrimmedMean",
-    "Updates",
 ]

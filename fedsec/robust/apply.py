@@ -25,8 +25,9 @@ from fedsec.robust.faults import Faults, count_byzantine
 from fedsec.robust.geometry import Measured, distances_to, products_with
 from fedsec.robust.mixing import Mixture
 from fedsec.robust.norm_rules import CenteredClipping, Cge, FlTrust
+from fedsec.robust.options import Row
 from fedsec.robust.report import report
-from fedsec.robust.rule import Row, Rule
+from fedsec.robust.rule import Rule
 from fedsec.robust.weighing import Weighing
 
 

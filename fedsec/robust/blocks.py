@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike, NDArray
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]  # ships none
 
 from fedsec.errors import ConfigError
-from fedsec.robust.rule import Row, Updates
+from fedsec.robust.options import Row, Updates
 
 Block: TypeAlias = NDArray[Any]
 T = TypeVar("T")

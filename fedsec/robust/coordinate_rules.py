@@ -25,6 +25,7 @@ class Mean(TolerantRule):
     array([2., 3.])
     """
 
+    weighted = True
     byzantine: Faults = 0
 
     def check(self, n: int) -> None:
@@ -77,6 +78,8 @@ class TrimmedMean(TolerantRule):
     >>> TrimmedMean(byzantine=1)(np.array([[1.0], [2.0], [3.0], [900.0]])).vector
     array([2.5])
     """
+
+    weighted = True
 
     def check(self, n: int) -> None:
         """Needs n >= 2f+1."""

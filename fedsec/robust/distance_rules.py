@@ -111,6 +111,7 @@ class GeometricMedian(TolerantRule):
     array([0.1])
     """
 
+    weighted = True
     smoothing: float = 1e-6
     iterations: int = 200
 

@@ -25,9 +25,10 @@ from fedsec.robust.needs import (
     wants_accuracy,
     wants_products,
 )
+from fedsec.robust.options import Options, Row, Updates
 from fedsec.robust.pipeline import Pipeline
 from fedsec.robust.premixing import Premix
-from fedsec.robust.rule import Options, Row, Rule, Updates
+from fedsec.robust.rule import Rule
 from fedsec.robust.shares import cap_shares
 from fedsec.vectors import is_finite
 

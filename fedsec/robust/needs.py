@@ -7,7 +7,6 @@ import numpy as np
 from fedsec.errors import ConfigError
 from fedsec.robust.aggregate import Doubles
 from fedsec.robust.blocks import Rows
-from fedsec.robust.coordinate_rules import Mean, TrimmedMean
 from fedsec.robust.distance_rules import (
     Bulyan,
     Caf,
@@ -19,10 +18,11 @@ from fedsec.robust.distance_rules import (
 )
 from fedsec.robust.geometry import FEW_ROWS
 from fedsec.robust.norm_rules import CenteredClipping, Cge, FlTrust
+from fedsec.robust.options import Row
 from fedsec.robust.premixing import Arc, Bucketing, Clip, Nnm, Premix
-from fedsec.robust.rule import Row, Rule
+from fedsec.robust.rule import Rule
+from fedsec.robust.table import RULES
 
-WEIGHTED = (Mean, TrimmedMean, GeometricMedian)
 BY_DISTANCE = (Krum, MultiKrum, Bulyan, GeometricMedian, MinimumDiameter, Caf)
 
 
@@ -77,8 +77,8 @@ def check_options(
     """
     name = type(rule).__name__
     if weights is not None:
-        if not isinstance(rule, WEIGHTED):
-            known = ", ".join(each.__name__ for each in WEIGHTED)
+        if not rule.weighted:
+            known = ", ".join(r.made_by.__name__ for r in RULES.values() if r.made_by.weighted)
             raise ConfigError(f"{name} takes no weights; these do: {known}")
         if before or unusable == "zero":
             raise ConfigError(f"{name}: weights go neither with before nor with unusable='zero'")

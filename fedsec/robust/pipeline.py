@@ -8,12 +8,13 @@ from fedsec.robust.coordinate_rules import Median
 from fedsec.robust.faults import count_byzantine
 from fedsec.robust.norm_rules import CenteredClipping
 from fedsec.robust.premixing import Clip, Premix
-from fedsec.robust.rule import Adjacency, Options, Rule, Updates, row_change
+from fedsec.robust.rule import Adjacency, Rule, row_change
 
 if TYPE_CHECKING:
     from typing import Unpack
 
     from fedsec.robust.aggregate import Aggregate
+    from fedsec.robust.options import Options, Updates
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Pipeline:
     rule: Rule
     before: tuple[Premix, ...] = ()
 
-    def __call__(self, updates: Updates, **options: "Unpack[Options]") -> "Aggregate":
+    def __call__(self, updates: "Updates", **options: "Unpack[Options]") -> "Aggregate":
         """Returns what the rule makes of the mixed rows; see `fedsec.robust.engine.aggregate`.
 
         Raises:

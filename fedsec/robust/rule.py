@@ -1,12 +1,11 @@
-"""What every rule has: a precondition on n and f, a bound on its sensitivity, and a call."""
+"""What every rule has: a precondition on n and f, a bound on its sensitivity, and a call.
+
+Rules are read where there is no numpy: a plan names them. What a call takes is in `options`.
+"""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 from fedsec.robust.faults import Faults, check_byzantine, count_byzantine, positive
 
@@ -14,48 +13,20 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from fedsec.robust.aggregate import Aggregate
-    from fedsec.robust.premixing import Premix
-
-Row: TypeAlias = NDArray[Any]
-Updates: TypeAlias = NDArray[Any] | Sequence[Row]
-"""One matrix (n, d), which may be a memory map, or n rows (d,); float16, float32 or float64."""
+    from fedsec.robust.options import Options, Updates
 
 Adjacency: TypeAlias = Literal["replace-one", "zero-out"]
 """What a neighbouring input is: one row replaced by any other, or by the zero row."""
-
-
-class Options(TypedDict, total=False):
-    """What a call may be given beside the updates.
-
-    Attributes:
-        before: Pre-aggregations, applied in this order.
-        weights: Share of each row (n,), >= 0; only mean, trimmed mean and geometric median.
-        weight_cap: No row counts more than this many times 1/n; >= 1. Default 3.
-        reference: A vector (d,) that the rule wants: where centred clipping starts, the update
-            of FLTrust's root data.
-        rng: Source of chance, where a rule or pre-aggregation draws.
-        unusable: ``"drop"`` leaves unusable rows out; ``"zero"`` puts the zero row in their place
-            and keeps n, as central privacy wants.
-        threads: Over how many the column blocks are spread. The result does not depend on it.
-        diagnose: False leaves out what costs a pass of its own: cosines and distances are NaN,
-            norms too where the rule needs none, and only unusable rows are suspects.
-    """
-
-    before: "tuple[Premix, ...]"
-    weights: NDArray[np.float64] | None
-    weight_cap: float
-    reference: Row | None
-    rng: np.random.Generator | None
-    unusable: Literal["drop", "zero"]
-    threads: int
-    diagnose: bool
 
 
 @dataclass(frozen=True)
 class Rule(ABC):
     """A way to turn n updates into one. Frozen parameters; the arithmetic lives elsewhere."""
 
-    def __call__(self, updates: Updates, **options: "Unpack[Options]") -> "Aggregate":
+    weighted: ClassVar[bool] = False
+    """Whether it takes `Options.weights`."""
+
+    def __call__(self, updates: "Updates", **options: "Unpack[Options]") -> "Aggregate":
         """Returns one vector and how each row came into it; see `fedsec.robust.engine.aggregate`.
 
         Raises:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from fedsec.robust.aggregate import Aggregate
+from fedsec.robust.options import Options
 from fedsec.robust.pipeline import Pipeline
-from fedsec.robust.rule import Options, Rule
+from fedsec.robust.rule import Rule
 
 
 def aggregate_tensors(

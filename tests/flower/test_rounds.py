@@ -411,7 +411,7 @@ def test_the_first_of_two_replies_counts_and_strangers_are_not_heard() -> None:
 # --- the seam --------------------------------------------------------------------------------------
 
 
-def test_rows_of_groups_count_with_all_their_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_of_groups_count_with_all_their_nodes() -> None:
     """As secure aggregation gives them: a row per group, no metrics."""
     grid = FakeGrid([answering(update) for update in UPDATES])
 
@@ -420,17 +420,14 @@ def test_rows_of_groups_count_with_all_their_nodes(monkeypatch: pytest.MonkeyPat
         rows = np.array([[3, 3, 3], [-1, -1, -1]], np.float32)
         return Collected(rows, groups, np.array([3.0, 1.0]), (), {}, {})
 
-    monkeypatch.setattr("fedsec.flower.rounds.collection", lambda _plan, _size: grouped)
-    state = rounds(grid, four_nodes())(begin(), 1)
+    state = Rounds(four_nodes(), grid, grid, size=3, collect=grouped)(begin(), 1)
     np.testing.assert_allclose(state.vector, START["w"] + 2)
     (report,) = grid.of("round")
     assert report["answered"] == [100, 101, 102, 103]
     assert not report.keys() & {"train_loss", "examples"}
 
 
-def test_a_combination_may_ask_for_another_attempt_and_keeps_its_memory(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_combination_may_ask_for_another_attempt_and_keeps_its_memory() -> None:
     grid = FakeGrid([answering(update) for update in UPDATES])
     seen: list[tuple[int, int, list[float]]] = []
 
@@ -442,8 +439,7 @@ def test_a_combination_may_ask_for_another_attempt_and_keeps_its_memory(
         after = {"seen": np.append(before, attempt.round)}
         return Combined(collected.rows[0].copy(), after, {"sigma": 0.5})
 
-    monkeypatch.setattr("fedsec.flower.rounds.combination", lambda _plan: combine)
-    run = rounds(grid, four_nodes())
+    run = Rounds(four_nodes(), grid, grid, size=3, combine=combine)
     state = run(run(begin(), 1), 2)
     assert seen == [(1, 1, []), (2, 1, [1]), (2, 2, [1])]
     assert state.memory["seen"].tolist() == [1, 2]

@@ -28,7 +28,7 @@ from fedsec.robust import (
     Rule,
     TrimmedMean,
 )
-from fedsec.robust.rule import Options
+from fedsec.robust.options import Options
 
 N, F, D = 11, 2, 7
 

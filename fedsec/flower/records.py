@@ -1,0 +1,84 @@
+"""What is recorded of each node in a round: numbers and reasons, never vectors."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedsec.flower.reporting import Json
+from fedsec.robust.aggregate import Aggregate, Doubles
+
+DIGITS = 6  # significant ones that are kept
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRecord:
+    """How one row came into the aggregate.
+
+    Attributes:
+        nodes: Ids of the nodes in the row; several where groups are summed in secret.
+        weight: Factor of the row; None where each coordinate has factors of its own.
+        rank: Place among the rows, 1 for the least suspicious: by the rule's own score, or by
+            distance to the aggregate where it has none.
+        norm: L2 norm of the row.
+        cosine: Of the row to the aggregate.
+        suspect: Why it stands out.
+        excluded: Why it was left out.
+    """
+
+    nodes: tuple[int, ...]
+    weight: float | None = None
+    rank: int | None = None
+    norm: float | None = None
+    cosine: float | None = None
+    suspect: str | None = None
+    excluded: str | None = None
+
+    def to_json(self) -> dict[str, Json]:
+        """Returns what is known, by name."""
+        values: dict[str, Json] = {
+            "weight": _short(self.weight),
+            "rank": self.rank,
+            "norm": _short(self.norm),
+            "cosine": _short(self.cosine),
+            "suspect": self.suspect,
+            "excluded": self.excluded,
+        }
+        known = {name: value for name, value in values.items() if value is not None}
+        return {"nodes": list(self.nodes), **known}
+
+
+def records_of(groups: Sequence[tuple[int, ...]], found: Aggregate) -> list[NodeRecord]:
+    """Returns a record of each row.
+
+    Args:
+        groups: Ids of the nodes in each row (m,).
+        found: What the rule made of the rows.
+    """
+    told = found.diagnostics
+    suspects = {each.row: each.reason for each in found.suspects}
+    ranks = _ranks(told.distances if told.scores is None else told.scores)
+    return [
+        NodeRecord(
+            nodes=group,
+            weight=None if found.weights is None else float(found.weights[row]),
+            rank=ranks[row],
+            norm=float(told.norms[row]),
+            cosine=float(told.cosines[row]),
+            suspect=None if row in told.excluded else suspects.get(row),
+            excluded=told.excluded.get(row),
+        )
+        for row, group in enumerate(groups)
+    ]
+
+
+def _ranks(scores: Doubles) -> list[int | None]:
+    """Returns the place of each score, the least first; None for NaN."""
+    order = np.argsort(scores, kind="stable")
+    places = {int(row): place for place, row in enumerate(order, start=1)}
+    return [None if math.isnan(score) else places[row] for row, score in enumerate(scores)]
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(f"{value:.{DIGITS}g}")

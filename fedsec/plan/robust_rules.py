@@ -1,0 +1,163 @@
+"""What may not stand in `[robust]`, or beside it, and why; listed in `fedsec.plan.compat`."""
+
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING
+from typing import TYPE_CHECKING, get_args
+
+from fedsec.errors import ConfigError
+from fedsec.plan.privacy import population
+from fedsec.plan.refusal import Refusal
+from fedsec.plan.robust import Robust, parameters
+from fedsec.robust.table import RULES
+
+if TYPE_CHECKING:
+    from fedsec.plan.federation import FederationPlan
+
+TRUSTING: Mapping[str, str] = types.MappingProxyType(
+    {
+        "monna": "trusts the update of one node",
+        "fltrust": "needs an update of the coordinator's own, on clean data",
+    }
+)
+"""Rules for which a plan has no key yet, with what they need."""
+
+
+def robust_rules(plan: "FederationPlan") -> Iterator[Refusal]:
+    """A rule whose promise does not hold for the plan's nodes is no defence."""
+    robust = plan.robust
+    if robust is None:
+        return
+    if not plan.built_in or plan.training is None:
+        yield Refusal(
+            "robust",
+            'is read by app.name = "fedsec" only; in a Flower app, take the strategy: '
+            "from fedsec.flower import RobustFedAvg",
+        )
+        return
+    problems = [*_trusting(robust), *_stages(robust), *_options(robust)]
+    yield from problems or _promise(plan, robust)
+    yield from _weights(plan, robust)
+    yield from _one_sum(plan, robust)
+    if not problems:
+        yield from _central(plan, robust)
+
+
+def _trusting(robust: Robust) -> Iterator[Refusal]:
+    if robust.rule in TRUSTING:
+        yield Refusal(
+            "robust.rule",
+            f'"{robust.rule}" {TRUSTING[robust.rule]}, which a plan cannot name; '
+            "use it from a ServerApp of your own (fedsec.robust)",
+        )
+
+
+def _stages(robust: Robust) -> Iterator[Refusal]:
+    for place, stage in enumerate(robust.before):
+        yield from (Refusal(f"robust.before.{place}", problem) for problem in stage.problems())
+
+
+def _options(robust: Robust) -> Iterator[Refusal]:
+    known = parameters(robust.rule)
+    known.pop("byzantine", None)
+    for key, value in robust.options.items():
+        path = f"robust.options.{key}"
+        if key not in known:
+            yield Refusal(path, f'unknown; "{robust.rule}" knows: {", ".join(known) or "none"}')
+            continue
+        kinds = get_args(known[key].type) or (known[key].type,)
+        noun, allowed = ("a number", (int, float)) if float in kinds else ("an integer", (int,))
+        if isinstance(value, bool) or not isinstance(value, allowed):
+            yield Refusal(path, f"{value!r}: allowed: {noun}")
+    for key, field in known.items():
+        if field.default is MISSING and key not in robust.options:
+            yield Refusal(f"robust.options.{key}", f'missing: "{robust.rule}" needs it')
+
+
+def _promise(plan: "FederationPlan", robust: Robust) -> Iterator[Refusal]:
+    """It must hold for the fewest answers that make a round."""
+    byzantine = robust.count(plan.smallest_cohort)
+    try:
+        robust.pipeline(byzantine)
+    except ConfigError as error:
+        yield Refusal("robust.options", str(error))
+        return
+    try:
+        robust.check(plan.nodes.quorum, byzantine)
+    except ConfigError as error:
+        yield Refusal(
+            "robust.byzantine",
+            f"{robust.byzantine}: {error} (a round counts with nodes.quorum = "
+            f"{plan.nodes.quorum} answers)",
+        )
+
+
+def _weights(plan: "FederationPlan", robust: Robust) -> Iterator[Refusal]:
+    weighting = plan.training.weighting if plan.training is not None else "uniform"
+    if weighting == "uniform":
+        if robust.weight_cap is not None:
+            yield Refusal(
+                "robust.weight_cap",
+                f'{robust.weight_cap:g} is read with training.weighting = "examples" only',
+            )
+        return
+    if not RULES[robust.rule].made_by.weighted:
+        known = ", ".join(f'"{name}"' for name, row in RULES.items() if row.made_by.weighted)
+        yield Refusal(
+            "training.weighting",
+            f'"examples" does not go with robust.rule = "{robust.rule}", which takes no weights; '
+            f'these do: {known}; or write "uniform"',
+        )
+    elif robust.before:
+        yield Refusal(
+            "training.weighting",
+            '"examples" does not go with robust.before: mixed updates belong to several nodes; '
+            'write "uniform"',
+        )
+
+
+def _one_sum(plan: "FederationPlan", robust: Robust) -> Iterator[Refusal]:
+    """Of a sum in secret there is one row, whose mean is all that can be told."""
+    distributed = plan.privacy is not None and plan.privacy.model == "distributed"
+    if plan.secure_aggregation is None and not distributed:
+        return
+    if robust.rule != "mean" or robust.before:
+        hidden = "[secure_aggregation]" if plan.secure_aggregation else "privacy.model"
+        yield Refusal(
+            "robust.rule",
+            f'"{robust.rule}" needs the update of each node, and with {hidden} the coordinator '
+            "sees one sum; leave one of the two out",
+        )
+
+
+def _central(plan: "FederationPlan", robust: Robust) -> Iterator[Refusal]:
+    """Noise must cover what one node can change."""
+    privacy = plan.privacy
+    if privacy is None or privacy.model != "central":
+        return
+    if robust.on_suspect != "log":
+        yield Refusal(
+            "robust.on_suspect",
+            f'"{robust.on_suspect}": who is left out would depend on the updates in a way that '
+            'the noise does not cover; with privacy.model = "central" only "log" is sound',
+        )
+    plain = robust.rule == "mean" and not robust.before
+    if privacy.sampling is not None and not plain:
+        yield Refusal(
+            "privacy.sampling",
+            f"{privacy.sampling}: amplification is known for the plain mean, not for "
+            f'robust.rule = "{robust.rule}"; leave it out, so that all take part',
+        )
+        return
+    nodes = population(plan)
+    try:
+        bound = robust.pipeline(robust.count(nodes)).sensitivity(privacy.clip, nodes, "replace-one")
+    except ConfigError:  # which `_promise` tells of
+        return
+    if bound is None:
+        known = ", ".join(f'"{name}"' for name, row in RULES.items() if row.sensitivity)
+        yield Refusal(
+            "robust.rule",
+            f'"{robust.rule}" as it stands here has no known sensitivity, so no noise can be said '
+            f"to be enough; these can have one: {known} (the median behind bucketing)",
+        )
