@@ -21,7 +21,7 @@ from fedsec.flower.messages import evaluate_reply, read_instruction, train_reply
 from fedsec.flower.table import local_training
 from fedsec.plan import FederationPlan
 from fedsec.tasks.arrays import get_arrays, set_arrays
-from fedsec.tasks.seeds import derive
+from fedsec.tasks.seeds import training_seed
 from fedsec.tasks.table import load_task
 from fedsec.tasks.task import NodeData, Options, Task
 from fedsec.tasks.task import evaluate as evaluate_task
@@ -45,7 +45,7 @@ def train(message: Message, context: Context) -> Message:
     plan, bench, data = prepare(context)
     training = plan.learning[1]
     asked = read_instruction(message.content)
-    seed = derive(training.seed, asked.heading.round, context.node_id % 2**64)
+    seed = training_seed(training.seed, asked.heading.round, context.node_id)
     with bench.lock:
         set_arrays(bench.model, asked.arrays)
         loss = local_training(training)(bench.task, bench.model, data.train, seed)

@@ -20,6 +20,10 @@ class Optimizer(Protocol):
         """Changes the weights in place along `gradients`, which stand in their order."""
         ...
 
+    def keep(self, count: int) -> None:
+        """Goes on with the first `count` of each weight, which are models stacked (m, ...)."""
+        ...
+
 
 class Sgd:
     """``v = momentum * v + g; w -= learning_rate * v``.
@@ -51,6 +55,11 @@ class Sgd:
             nesterov=False,
             maximize=False,
         )
+
+    def keep(self, count: int) -> None:
+        """See `Optimizer`."""
+        self._weights = [weight[:count] for weight in self._weights]
+        self._velocity = [None if each is None else each[:count] for each in self._velocity]
 
 
 class Adam:
@@ -86,4 +95,10 @@ class Adam:
             weight_decay=0.0,
             eps=1e-8,
             maximize=False,
+        )
+
+    def keep(self, count: int) -> None:
+        """See `Optimizer`."""
+        self._weights, self._first, self._second = (
+            [each[:count] for each in kept] for kept in (self._weights, self._first, self._second)
         )

@@ -63,37 +63,49 @@ class LocalTraining:
         model.train()
         weights = [weight for weight in model.parameters() if weight.requires_grad]
         sent = [weight.detach().clone() for weight in weights] if self.proximal_mu else []
-        optimizer = self._optimizer(weights)
+        optimizer = self.make_optimizer(weights)
         losses: list[Tensor] = []
         sizes: list[int] = []
         with seeded(seed):
-            for rows in self._batches(len(data)):
+            for rows in self.batches(len(data)):
                 targets = data.targets[rows]
                 loss = task.loss(model(data.inputs[rows]), targets)
                 gradients = torch.autograd.grad(loss, weights, materialize_grads=True)
-                optimizer.step(self._pull(gradients, weights, sent))
+                optimizer.step(self.pull(gradients, weights, sent))
                 losses.append(loss.detach())
                 sizes.append(len(targets))
         return float(torch.stack(losses).double() @ torch.tensor(sizes).double()) / sum(sizes)
 
-    def _batches(self, examples: int) -> Iterator[Tensor]:
-        """Yields rows, each example once per pass, from torch's global generator."""
-        per_pass = -(-examples // self.batch_size)
-        left = self.steps or per_pass * (self.epochs or 1)
-        while left > 0:
-            order = torch.randperm(examples)
-            starts = range(0, examples, self.batch_size)[:left]
-            for start in starts:
-                yield order[start : start + self.batch_size]
-            left -= len(starts)
+    def batches(self, examples: int) -> Iterator[Tensor]:
+        """Yields the rows of each batch, from torch's global generator."""
+        for order in self.passes(examples):
+            yield from torch.split(order, self.batch_size)
 
-    def _optimizer(self, weights: list[torch.nn.Parameter]) -> Optimizer:
+    def passes(self, examples: int, generator: torch.Generator | None = None) -> Iterator[Tensor]:
+        """Yields the rows of each pass in their order; the last pass ends with the last step.
+
+        Args:
+            examples: How many there are, >= 1.
+            generator: Source of the order; None: torch's global one.
+        """
+        left = self.step_count(examples) * self.batch_size
+        whole = -(-examples // self.batch_size) * self.batch_size
+        while left > 0:
+            yield torch.randperm(examples, generator=generator)[:left]
+            left -= whole
+
+    def step_count(self, examples: int) -> int:
+        """Returns how many steps a round takes on so many examples."""
+        return self.steps or -(-examples // self.batch_size) * (self.epochs or 1)
+
+    def make_optimizer(self, weights: Sequence[Tensor]) -> Optimizer:
+        """Returns a new optimiser that changes `weights` in place."""
         if self.optimizer == "adam":
             return Adam(weights, self.learning_rate)
         return Sgd(weights, self.learning_rate, self.momentum)
 
     @torch.no_grad()
-    def _pull(
+    def pull(
         self, gradients: Sequence[Tensor], weights: Sequence[Tensor], sent: Sequence[Tensor]
     ) -> Sequence[Tensor]:
         """Returns the gradients with that of the proximal term, if there is one."""

@@ -4,7 +4,13 @@ from fedsec.cli import CommandTree
 
 
 def register(cli: CommandTree) -> None:
-    """Adds `fedsec demo`."""
+    """Adds `fedsec demo`, `fedsec simulate` and `fedsec sim`."""
     cli.command(
         "demo", "A federation of ten nodes on this machine.", "fedsec_sim.demo:demo_command"
     )
+    cli.command(
+        "simulate",
+        "Run a plan with simulated nodes.",
+        "fedsec_sim.simulate_command:simulate_command",
+    )
+    cli.extend("sim", "Look at simulations.", "fedsec_sim.sim_commands:fill")

@@ -1,0 +1,1 @@
+"""Ways to train many nodes on one machine, all with the same result."""

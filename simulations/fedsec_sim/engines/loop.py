@@ -1,0 +1,51 @@
+"""The reference: one node after another, one model, the training code of deployed nodes.
+
+Any torch model, any task. With the same number of threads it gives the bits that a plain loop over
+nodes gives, and those of a `fedsec.flower.local.LocalGrid`.
+"""
+
+import numpy as np
+
+from fedsec.errors import StateError
+from fedsec.flower.strategy import Matrix
+from fedsec_sim.engines.engine import Bench, Job, Losses, OwnRows, Slots
+
+
+class Loop:
+    """See `Engine`.
+
+    Args:
+        bench: What is trained.
+    """
+
+    name = "loop"
+    step = 1
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._slots = Slots(bench.model)
+        self.rows = OwnRows(bench.layout.size)
+
+    def train(self, job: Job, out: Matrix) -> Losses:
+        """See `Engine`.
+
+        Raises:
+            StateError: The task raised something; names node and round.
+        """
+        bench, slots = self._bench, self._slots
+        slots.send(job.sent)
+        losses = np.empty(len(job.nodes))
+        for place, node in enumerate(job.nodes):
+            slots.reset()
+            seed = bench.seed_of(node, job.round)
+            examples = bench.population.train.examples(node)
+            try:
+                losses[place] = bench.training(bench.task, bench.model, examples, seed)
+            except Exception as error:
+                where = f"node {bench.population.ids[node]}, round {job.round}"
+                raise StateError(f"{where}: {type(error).__name__}: {error}") from error
+            slots.update(out[place])
+        return losses
+
+    def close(self) -> None:
+        """Nothing was started."""

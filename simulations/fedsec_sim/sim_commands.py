@@ -1,0 +1,103 @@
+"""`fedsec sim show|plot|compare`: what simulations left behind."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedsec.console import Json, emit_json, safe, say, show, table
+from fedsec.errors import ConfigError
+from fedsec_sim.history import History, common_figures, read_history
+
+Runs = Annotated[list[Path], typer.Argument(help="Files that `fedsec simulate` wrote.")]
+LEAD = ("train_loss", "loss", "accuracy")
+ROWS = 20  # rounds that are shown of a long run
+
+
+def fill(group: typer.Typer) -> None:
+    """Adds the commands to the group `sim`."""
+    group.command("show")(show_run)
+    group.command("compare")(compare)
+    group.command("plot")(plot)
+
+
+def show_run(
+    run: Annotated[Path, typer.Argument(help="A file that `fedsec simulate` wrote.")],
+    *,
+    json: Json = False,
+) -> None:
+    """Show a simulation: how it was made, and its figures round by round."""
+    history = read_history(run)
+    if json:
+        emit_json({"about": history.about, "rounds": history.rounds})
+        return
+    show(table(["", ""], [(name, safe(value)) for name, value in history.about.items() if value]))
+    if not history.rounds:
+        say("No round is done yet.")
+        return
+    names = [name for name in (*LEAD, *history.figures) if name in history.figures]
+    names = [name for name in dict.fromkeys(names) if name not in {"rounds", "attempt"}]
+    chosen = _spread(len(history.rounds))
+    rows = [
+        [history.rounds[place]["round"], *(_cell(history.rounds[place].get(n)) for n in names)]
+        for place in chosen
+    ]
+    say("")
+    show(table([">round", *(f">{name.replace('_', ' ')}" for name in names)], rows))
+
+
+def compare(runs: Runs, *, json: Json = False) -> None:
+    """Compare simulations by their last figures."""
+    histories = _read(runs)
+    names = [name for name in common_figures(histories) if name not in {"rounds", "attempt"}]
+    if json:
+        found = [
+            {"run": str(path), **{name: history.last(name) for name in names}}
+            for path, history in zip(runs, histories, strict=True)
+        ]
+        emit_json(found)
+        return
+    rows = [
+        [
+            path.stem,
+            safe(history.about.get("name", "")),
+            len(history.rounds),
+            *(f"{history.last(name):.4g}" for name in names),
+        ]
+        for path, history in zip(runs, histories, strict=True)
+    ]
+    columns = ["run", "plan", ">rounds", *(f">{name.replace('_', ' ')}" for name in names)]
+    show(table(columns, rows))
+
+
+def plot(
+    runs: Runs,
+    out: Annotated[Path, typer.Option("-o", "--out", help="PNG, SVG or PDF.")] = Path("sim.png"),
+    figure: Annotated[str, typer.Option(help="What is drawn over the rounds.")] = "accuracy",
+) -> None:
+    """Draw a figure of one or more simulations over their rounds."""
+    from fedsec_sim.plots import curves, save  # noqa: PLC0415 - matplotlib takes a second
+
+    histories = _read(runs)
+    lines = {
+        path.stem: history.series(figure) for path, history in zip(runs, histories, strict=True)
+    }
+    if empty := [name for name, line in lines.items() if not line]:
+        known = ", ".join(common_figures(histories)) or "none"
+        raise ConfigError(f"{empty[0]} has no figure {figure!r}; all runs have: {known}")
+    save(curves(lines, ylabel=figure.replace("_", " ")), out)
+    say(f"{out} shows {figure} of {len(lines)} run{'s' if len(lines) > 1 else ''}.")
+
+
+def _read(runs: list[Path]) -> list[History]:
+    return [read_history(path) for path in runs]
+
+
+def _spread(count: int) -> list[int]:
+    """Returns up to ROWS places, evenly spread, the last one among them."""
+    shown = min(ROWS, count)
+    return sorted({round((step + 1) * count / shown) - 1 for step in range(shown)})
+
+
+def _cell(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, int | float) else "-"
