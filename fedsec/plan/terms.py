@@ -1,0 +1,72 @@
+"""What a plan's privacy costs and whom it holds against: pure, from the plan alone.
+
+Prices do not depend on the size of the model. Noise of integers is measured against the norm after
+rounding, and that norm is at least `MIN_NORM` grid steps, for which the price is an upper bound.
+"""
+
+from fedsec.errors import ConfigError
+from fedsec.plan.federation import FederationPlan
+from fedsec.plan.privacy import Privacy, honest
+from fedsec.privacy.events import Gaussian, Price, Skellam
+from fedsec.privacy.exactness import residue
+from fedsec.privacy.ledger import Guarantee, Terms
+
+MIN_NORM = 256.0
+"""Grid steps of a node's longest vector in a distributed sum, at least: finer grids cost less."""
+
+
+def terms(plan: FederationPlan) -> Terms:
+    """Returns guarantee, price of one release, and the most releases of the whole plan.
+
+    Raises:
+        ConfigError: The plan has no node-level privacy, so that no price follows from it.
+    """
+    privacy, rounds = plan.privacy, plan.learning[1].rounds
+    if privacy is None or privacy.model == "example":
+        model = 'model = "example" is priced on each node' if privacy else "no table [privacy]"
+        raise ConfigError(f"the plan states no price of its own: {model}")
+    guarantee, priced = _guarantee(plan, privacy), price(privacy, privacy.noise_multiplier)
+    if privacy.model == "distributed":
+        return Terms(guarantee, priced, rounds * plan.round.attempts, per_attempt=True)
+    return Terms(guarantee, priced, rounds)
+
+
+def price(privacy: Privacy, multiplier: float) -> Price:
+    """Returns the price of one release with a noise multiplier of one's own."""
+    lost = residue(privacy.epsilon)
+    if privacy.model == "distributed":
+        noise = (multiplier * MIN_NORM) ** 2
+        return Price(Skellam(l1=MIN_NORM**2, l2=MIN_NORM, variance=noise), delta=lost)
+    rate = 1.0 if privacy.sampling is None else privacy.sampling
+    return Price(Gaussian(multiplier, sampling=rate), delta=lost)
+
+
+def _guarantee(plan: FederationPlan, privacy: Privacy) -> Guarantee:
+    match privacy.model:
+        case "local":
+            return Guarantee(
+                "node",
+                "replace-one",
+                "coordinator",
+                "each node's own software clips and adds noise before anything leaves it",
+            )
+        case "distributed":
+            return Guarantee(
+                "node",
+                "zero-out",
+                "coordinator",
+                f"secure aggregation opens nothing but sums, and at least {honest(plan)} nodes in "
+                "each add their share of the noise and tell it nobody",
+            )
+        case _ if privacy.sampling is not None:
+            return Guarantee(
+                "node",
+                "add-or-remove",
+                "model-holders",
+                "the coordinator clips, adds the noise, draws the nodes in secret and tells nobody "
+                "who was drawn",
+            )
+        case _:
+            return Guarantee(
+                "node", "zero-out", "nodes", "the coordinator clips and adds the noise"
+            )
