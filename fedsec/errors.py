@@ -2,6 +2,7 @@
 
 FedsecError
   ConfigError      a value that an operator wrote is wrong: file, key, value, what is allowed
+    DataError      a site's records are not what its settings say; stays at the site
   IdentityError    a certificate, key, invite or signature is not what it must be; carries a code
   ProtocolError    a peer sent what the protocol forbids; carries who and why
   PolicyRefusal    this site does not allow what was asked; the reason goes back to who asked
@@ -17,6 +18,31 @@ class FedsecError(Exception):
 
 class ConfigError(FedsecError, ValueError):
     """A parameter is out of range. The message names it, its value and the range."""
+
+
+class DataError(ConfigError):
+    """A site's records are not what its settings say.
+
+    The detail names files, rows and columns, never values. It is for the people of the site: what
+    leaves the site is `outward`.
+
+    Args:
+        detail: What is wrong, in one sentence or a list of them.
+        dataset: Name of the data set, where known.
+    """
+
+    def __init__(self, detail: str, dataset: str = "") -> None:
+        super().__init__(f"[data.{dataset}] {detail}" if dataset else detail)
+        self.detail = detail
+        self.dataset = dataset
+
+    @property
+    def outward(self) -> str:
+        """What others may learn: that it cannot be used, and where its people look."""
+        return (
+            f'its data set "{self.dataset}" cannot be used; `fedsec node data check '
+            f"{self.dataset}` on the node says why"
+        )
 
 
 class IdentityError(FedsecError):

@@ -4,13 +4,15 @@ import importlib.util
 from datetime import datetime
 from pathlib import Path
 
+from fedsec.data.files import named_files
+from fedsec.data.settings import CONNECTORS, READERS, read_settings
 from fedsec.errors import ConfigError, FedsecError
 from fedsec.files import check_private_directory
 from fedsec.plan import BUILT_IN_APP
 from fedsec_client.enrolment import Enrolment
 from fedsec_client.findings import Finding, State
 from fedsec_client.settings import App, NodeSettings
-from fedsec_client.site import app_directory
+from fedsec_client.site import app_directory, placed
 
 
 def check_directory(directory: Path, *, now: datetime) -> list[Finding]:
@@ -40,8 +42,7 @@ def check_settings(directory: Path) -> list[Finding]:
     if unused:
         detail = f"not in policy.allowed_apps: {', '.join(unused)}"
         found.append(Finding("apps", State.NOTE, detail=detail))
-    found.append(_data(settings))
-    return found
+    return [*found, *_data(settings, directory)]
 
 
 def check_identity(directory: Path, *, now: datetime) -> list[Finding]:
@@ -93,10 +94,44 @@ def _check_app(app: App, directory: Path) -> str:
     return str(app.client)
 
 
-def _data(settings: NodeSettings) -> Finding:
+def _data(settings: NodeSettings, directory: Path) -> list[Finding]:
+    """Returns what can be said of data sets without reading them."""
     if settings.data:
-        return Finding("data", State.OK, detail=", ".join(sorted(settings.data)))
+        found = [_data_set(name, settings, directory) for name in sorted(settings.data)]
+        return [*found, *_unused(settings)]
     if settings.policy.allowed_apps == [BUILT_IN_APP]:
         detail = "node.toml names no data set, so this node refuses every plan"
-        return Finding("data", State.NOTE, detail=detail, advice="Add a table [data.NAME].")
-    return Finding("data", State.NOTE, detail="node.toml names no data set")
+        return [Finding("data", State.NOTE, detail=detail, advice="Add a table [data.NAME].")]
+    return [Finding("data", State.NOTE, detail="node.toml names no data set")]
+
+
+def _data_set(name: str, settings: NodeSettings, directory: Path) -> Finding:
+    check, data = f"data {name}", settings.data[name]
+    own = [task for task in settings.policy.allowed_tasks if ":" in task]
+    if data.connector == "digits":
+        return Finding(check, State.OK, detail="scikit-learn's handwritten digits")
+    if data.connector not in CONNECTORS and own:
+        detail = f'connector "{data.connector}" is not looked at: it is for {", ".join(own)}'
+        return Finding(check, State.NOTE, detail=detail)
+    try:
+        files = named_files(read_settings(placed(data, directory)))
+    except ConfigError as error:
+        advice = f"Mend the table [data.{name}] in node.toml, or the files."
+        return Finding(check, State.FAILED, "data", f"[data.{name}] {error}", advice)
+    count = "1 file is" if len(files) == 1 else f"{len(files)} files are"
+    detail = f"{data.connector}, {count} there" if files else data.connector
+    advice = f"`fedsec node data check {name}` reads them." if files else ""
+    return Finding(check, State.OK, detail=detail, advice=advice)
+
+
+def _unused(settings: NodeSettings) -> list[Finding]:
+    """Returns a note if no task is allowed that could read one of the data sets."""
+    allowed = settings.policy.allowed_tasks
+    needed = {
+        READERS[each.connector] for each in settings.data.values() if each.connector in READERS
+    }
+    lacking = sorted(needed - set(allowed))
+    if not lacking or any(":" in task for task in allowed):
+        return []
+    detail = f"policy.allowed_tasks lacks {', '.join(lacking)}, so plans with it are refused"
+    return [Finding("tasks", State.NOTE, detail=detail, advice="Add it if you agree to it.")]

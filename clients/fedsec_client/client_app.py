@@ -16,10 +16,10 @@ import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from fedsec.errors import ConfigError, StateError
+from fedsec.errors import ConfigError, DataError, StateError
 from fedsec.flower.messages import evaluate_reply, read_instruction, train_reply
 from fedsec.flower.table import local_training
-from fedsec.plan import FederationPlan
+from fedsec.plan import Data, FederationPlan
 from fedsec.tasks.arrays import get_arrays, set_arrays
 from fedsec.tasks.seeds import training_seed
 from fedsec.tasks.table import load_task
@@ -100,10 +100,12 @@ def prepare(context: Context) -> tuple[FederationPlan, Bench, NodeData]:
     options = json.dumps(dict(task.options), sort_keys=True)
     settings = json.dumps(_data_settings(context), sort_keys=True)
     try:
-        data = _data(task.name, settings)
+        data = _data(task.name, plan.data, settings)
+    except DataError as error:
+        raise DataError(error.detail, task.data) from error
     except ConfigError as error:
         raise ConfigError(f"[data.{task.data}] {error}") from error
-    return plan, _bench(task.name, options, training.seed), data
+    return plan, _bench(task.name, plan.data, options, training.seed), data
 
 
 def _data_settings(context: Context) -> Mapping[str, object]:
@@ -135,12 +137,12 @@ def _plan(text: str) -> FederationPlan:
 
 
 @lru_cache(maxsize=KEPT)
-def _data(task: str, settings: str) -> NodeData:
-    return load_task(task).load(json.loads(settings))
+def _data(task: str, data: Data | None, settings: str) -> NodeData:
+    return load_task(task, data).load(json.loads(settings))
 
 
 @lru_cache(maxsize=4)
-def _bench(task: str, options: str, seed: int) -> Bench:
+def _bench(task: str, data: Data | None, options: str, seed: int) -> Bench:
     read: Options = json.loads(options)
-    loaded = load_task(task)
+    loaded = load_task(task, data)
     return Bench(loaded, loaded.make_model(read, seed))

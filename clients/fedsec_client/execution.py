@@ -12,6 +12,7 @@ data, stays in the worker's log.
 import importlib
 import os
 import socket
+import sys
 import traceback
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from flwr.clientapp.typing import Mod
 
 from fedsec import flwr_apps, flwr_compat
 from fedsec.console import safe
-from fedsec.errors import FedsecError, PolicyRefusal, ProtocolError
+from fedsec.errors import DataError, FedsecError, PolicyRefusal, ProtocolError
 from fedsec.flower.mod import guard
 from fedsec.plan import FederationPlan
 from fedsec.wire import codec
@@ -66,6 +67,10 @@ def serve(link: socket.socket) -> None:
 def _start(agent: LocalSocket, start: WorkerStart) -> "Execution | None":
     try:
         execution = Execution.load(start)
+    except DataError as error:  # what is wrong with the records is no business of others
+        print(error, file=sys.stderr)  # noqa: T201 - the worker's log
+        agent.send(WorkerFrame(refusal=Refusal(reason=error.outward)).SerializeToString())
+        return None
     except Exception as error:  # noqa: BLE001 - importing somebody's app may raise anything
         traceback.print_exc()
         reason = str(error) if isinstance(error, FedsecError) else describe(error, 0)
@@ -171,6 +176,9 @@ class Execution:
         except ProtocolError as error:
             why = f"the node could not use the message: {error}"
             raise _RejectedError(ErrorCode.MOD_FAILED_PRECONDITION, why) from error
+        except DataError as error:
+            print(error, file=sys.stderr)  # noqa: T201 - the worker's log
+            raise _RejectedError(ErrorCode.MOD_FAILED_PRECONDITION, error.outward) from error
         except MemoryError as error:
             raise self._out_of_memory(error) from error
         except (Exception, SystemExit) as error:

@@ -1,5 +1,6 @@
 """What is to be learned, by whom and how: `FederationPlan`, from TOML. No I/O, no torch."""
 
+from fedsec.plan.data import Data
 from fedsec.plan.example import toml_example
 from fedsec.plan.federation import BUILT_IN_APP, FederationPlan
 from fedsec.plan.privacy import Privacy
@@ -9,6 +10,7 @@ from fedsec.plan.sections import App, Model, Nodes, Round, Task, Training
 __all__ = [
     "BUILT_IN_APP",
     "App",
+    "Data",
     "FederationPlan",
     "Model",
     "Nodes",

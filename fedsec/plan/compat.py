@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from fedsec.plan import secure_aggregation
+from fedsec.plan.data import data_and_task
 from fedsec.plan.privacy import (
     adaptive_clip,
     amplification,
@@ -29,7 +30,7 @@ def app_or_task(plan: "FederationPlan") -> Iterator[Refusal]:
     """The built-in app needs a task; a Flower app brings its own and draws its own cohorts."""
     if not plan.built_in:
         decided = f"must be left out: the app {plan.app.name!r} decides this for itself"
-        given = {*plan.model_fields_set & {"task", "training", "model"}}
+        given = {*plan.model_fields_set & {"task", "training", "model", "data"}}
         given |= {f"nodes.{key}" for key in plan.nodes.model_fields_set & {"quorum", "fraction"}}
         given |= {
             f"round.{key}" for key in plan.round.model_fields_set & {"attempts", "evaluate_every"}
@@ -158,4 +159,5 @@ RULES: tuple[Callable[["FederationPlan"], Iterator[Refusal]], ...] = (
     secure_aggregation.said_once,
     secure_aggregation.with_privacy,
     robust_rules,
+    data_and_task,
 )

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from fedsec.errors import ConfigError
 from fedsec.plan import compat
+from fedsec.plan.data import Data
 from fedsec.plan.privacy import Privacy
 from fedsec.plan.reading import list_problems, read_toml
 from fedsec.plan.robust import Robust
@@ -34,6 +35,7 @@ class FederationPlan(Section):
     name: Title
     app: App = App()
     task: Task | None = None
+    data: Data | None = None
     training: Training | None = None
     nodes: Nodes = Nodes.model_validate({})
     round: Round = Round()

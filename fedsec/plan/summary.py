@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from fedsec.plan import secure_aggregation
+from fedsec.plan.data import sentence as data_sentence
 from fedsec.plan.federation import FederationPlan
 from fedsec.plan.privacy import Privacy, honest, population
 from fedsec.plan.robust import sentence as robust_sentence
@@ -37,6 +38,8 @@ def _rows(plan: FederationPlan) -> Iterator[tuple[str, str]]:
         yield "", "the app decides what is learned, by whom, and what is kept"
     else:
         yield "task", _task(plan.task)
+        if plan.data is not None:
+            yield "data", data_sentence(plan.data)
         yield "training", _training(plan.training)
         yield "a node", _local(plan.training)
         yield "weights", _weights(plan.training)

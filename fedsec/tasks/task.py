@@ -85,14 +85,17 @@ class Task(Protocol):
         ...
 
     def metrics(self, outputs: Tensor, targets: Tensor) -> Mapping[str, float]:
-        """Returns further figures, each a mean over the batch, e.g. ``{"accuracy": 0.97}``."""
+        """Returns further figures over all the examples, e.g. ``{"accuracy": 0.97}``."""
         ...
 
 
 def evaluate(
     task: Task, model: torch.nn.Module, data: Examples, *, batch_size: int = 1024
 ) -> dict[str, float]:
-    """Returns ``"loss"`` and the task's metrics as means over `data`; the model is unchanged.
+    """Returns ``"loss"`` and the task's metrics over all of `data`; the model is unchanged.
+
+    The model sees `batch_size` examples at a time; loss and metrics see all answers at once, since
+    an area under a curve is no mean over batches.
 
     Raises:
         ConfigError: `data` is empty.
@@ -101,16 +104,10 @@ def evaluate(
         raise ConfigError("there is nothing to evaluate on: 0 examples")
     was_training = model.training
     model.eval()
-    totals: dict[str, float] = {}
     try:
         with torch.inference_mode():
-            for start in range(0, len(data), batch_size):
-                targets = data.targets[start : start + batch_size]
-                outputs = model(data.inputs[start : start + batch_size])
-                found = {"loss": float(task.loss(outputs, targets))}
-                found |= task.metrics(outputs, targets)
-                for name, value in found.items():
-                    totals[name] = totals.get(name, 0.0) + value * len(targets)
+            outputs = torch.cat([model(batch) for batch in torch.split(data.inputs, batch_size)])
+            figures = {"loss": float(task.loss(outputs, data.targets))}
+            return figures | dict(task.metrics(outputs, data.targets))
     finally:
         model.train(was_training)
-    return {name: total / len(data) for name, total in totals.items()}

@@ -40,7 +40,7 @@ def main(grid: Grid, context: Context) -> None:
         raise ConfigError(f"run_config[{PLAN_KEY!r}] must hold the plan, as TOML; it is missing")
     plan = FederationPlan.parse(text)
     wanted, training = plan.learning
-    task = load_task(wanted.name)
+    task = load_task(wanted.name, plan.data)
     model = task.make_model(wanted.options, training.seed)
     state = ServerState.begin(get_arrays(model), ALGORITHMS[training.algorithm](training))
     reporter = reporter_of(grid)

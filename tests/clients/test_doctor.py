@@ -68,7 +68,7 @@ def test_all_is_well(tmp_path: Path) -> None:
     found = examined(tmp_path)
     assert {each.check: each.state for each in found} == {
         "settings": State.OK,
-        "data": State.OK,
+        "data digits": State.OK,
         "identity": State.OK,
         "certificate": State.OK,
         "coordinator": State.OK,

@@ -103,6 +103,21 @@ def test_check_says_that_all_is_in_order(
             "Python finds no module no_such_one here",
         ),
         (DATA, 0o755, "is open to other users"),
+        (
+            'schema = 1\n[data.x]\nconnector = "cvs"\n',
+            0o700,
+            '[data.x] connector = "cvs": allowed: "csv", "parquet"',
+        ),
+        (
+            'schema = 1\n[data.x]\nconnector = "csv"\nfiles = "gone.csv"\nlabel = "y"\n',
+            0o700,
+            "there is no file",
+        ),
+        (
+            'schema = 1\n[data.x]\nconnector = "csv"\nfiles = "gone.csv"\nlable = "y"\n',
+            0o700,
+            "lable: unknown key; did you mean label?",
+        ),
     ],
 )
 def test_check_says_what_is_not_in_order(
@@ -118,3 +133,27 @@ def test_a_node_without_data_is_told_so(tmp_path: Path, capsys: pytest.CaptureFi
     node = make_node(tmp_path / "node", make_pki(), "localhost:1")
     assert fedsec(["node", "check", str(node.directory)]) == 0
     assert "this node refuses every plan" in capsys.readouterr().out
+
+
+def data_findings(directory: Path, settings: str, capsys: pytest.CaptureFixture[str]) -> str:
+    node = make_node(directory / "node", make_pki(), "localhost:1", settings=settings)
+    (node.directory / "s.csv").write_text("a,y\n1,0\n", encoding="utf-8")
+    assert fedsec(["node", "check", str(node.directory)]) == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_check_looks_for_the_files_in_the_nodes_directory(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = '[data.study]\nconnector = "csv"\nfiles = "*.csv"\nlabel = "y"\n'
+    found = data_findings(tmp_path, f"schema = 1\n{table}", capsys)
+    assert "data study ok csv, 1 file is there" in found
+    assert "policy.allowed_tasks lacks table, so plans with it are refused" in found
+
+
+def test_check_leaves_connectors_of_ones_own_tasks_to_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    allowed = '[policy]\nallowed_tasks = ["hospital.ecg:task"]\n'
+    found = data_findings(tmp_path, f'schema = 1\n{allowed}[data.e]\nconnector = "ecg"\n', capsys)
+    assert 'data e note connector "ecg" is not looked at: it is for hospital.ecg:task' in found

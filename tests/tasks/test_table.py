@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fedsec.errors import ConfigError
+from fedsec.plan import Data
 from fedsec.tasks.arrays import get_arrays, set_arrays
 from fedsec.tasks.digits import Digits
 from fedsec.tasks.names import BUILT_IN
@@ -18,19 +19,21 @@ from fedsec.tasks.task import Examples, Task
 
 def test_the_names_are_those_of_the_table() -> None:
     assert tuple(TASKS) == BUILT_IN
-    assert all(task.name == name for name, task in TASKS.items())
-    assert all(isinstance(task, Task) for task in TASKS.values())
+    data = Data(inputs=("age",), classes=2, scaling="site")
+    made = {name: make(data) for name, make in TASKS.items()}
+    assert all(task.name == name for name, task in made.items())
+    assert all(isinstance(task, Task) for task in made.values())
 
 
 def test_an_object_or_a_class_of_ones_own() -> None:
-    assert load_task("digits") is TASKS["digits"]
+    assert load_task("digits") == Digits()
     assert load_task("fedsec.tasks.digits:Digits") == Digits()
 
 
 @pytest.mark.parametrize(
     ("reference", "sentence"),
     [
-        ("digit", 'task "digit" is not built in; built in: "digits"; your own: "module:attribute"'),
+        ("digit", 'task "digit" is not built in; built in: "digits", "table"'),
         ("no_such_module:task", 'task "no_such_module:task": cannot import no_such_module: No mod'),
         (
             "fedsec.tasks.digits:Digit",

@@ -1,0 +1,121 @@
+"""Which files a table names, and where in them a record stood."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsec.data.settings import Columns, Connector
+from fedsec.errors import DataError
+
+MAX_FILES = 100_000
+
+
+def find_files(names: Iterable[str], directory: Path) -> list[Path]:
+    """Returns the files that `names` stand for: in the order of `names`, those of a pattern sorted.
+
+    Args:
+        names: Absolute or relative to `directory`; ``*``, ``?`` and ``[`` make a pattern.
+        directory: Where relative names begin.
+
+    Raises:
+        DataError: A name stands for no file, or a file is named twice.
+    """
+    found: list[Path] = []
+    for name in names:
+        path = directory / Path(name).expanduser()
+        if any(letter in name for letter in "*?["):
+            matches = sorted(each for each in _glob(path) if each.is_file())
+            if not matches:
+                raise DataError(f"files: nothing matches {path}")
+            found += matches
+        else:
+            found.append(check_file(path))
+    if len(found) > MAX_FILES:
+        raise DataError(f"files: {len(found)} files, max {MAX_FILES}")
+    twice = _repeated(found)
+    if twice is not None:
+        raise DataError(f"files: {twice} is named twice; its records would count twice")
+    return found
+
+
+def named_files(settings: Connector) -> list[Path]:
+    """Returns the files of a data set; none where the connector brings its own.
+
+    Raises:
+        DataError: As of `find_files`.
+    """
+    match settings:
+        case Columns():
+            return find_files(settings.files, Path(settings.directory))
+    return []
+
+
+def check_file(path: Path) -> Path:
+    """Returns `path` if a file is there.
+
+    Raises:
+        DataError: There is none, or it is a directory; says which names come close.
+    """
+    if path.is_dir():
+        raise DataError(f"{path} is a directory; name the files in it, e.g. {path / '*.csv'}")
+    if not path.is_file():
+        near: list[str] = []
+        if path.parent.is_dir():
+            others = [each.name for each in path.parent.iterdir()]
+            near = difflib.get_close_matches(path.name, others, n=1)
+        guess = f"; did you mean {near[0]}?" if near else ""
+        where = "" if path.parent.is_dir() else f"; there is no directory {path.parent} either"
+        raise DataError(f"there is no file {path}{guess}{where}")
+    return path
+
+
+def _glob(path: Path) -> Iterable[Path]:
+    fixed = path.anchor or "."
+    return Path(fixed).glob(str(path.relative_to(path.anchor)))
+
+
+def _repeated(paths: Sequence[Path]) -> Path | None:
+    seen: set[Path] = set()
+    for path in paths:
+        if path in seen:
+            return path
+        seen.add(path)
+    return None
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Where each record stood.
+
+    Args:
+        files: Names of the files.
+        which: Index of its file, per record (n,).
+        rows: Its row there (n,), counted as a spreadsheet does: the first line is 1.
+    """
+
+    files: tuple[str, ...]
+    which: NDArray[np.int64]
+    rows: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def of(self, record: int) -> str:
+        """Returns the place of a record in words."""
+        return f"{self.files[self.which[record]]}, row {self.rows[record]}"
+
+    def take(self, kept: NDArray[np.bool_]) -> "Places":
+        """Returns the places of the `kept` (n,) records."""
+        return Places(self.files, self.which[kept], self.rows[kept])
+
+    @classmethod
+    def join(cls, parts: Sequence[tuple[str, NDArray[np.int64]]]) -> "Places":
+        """Returns the places of the records of several files, one after the other."""
+        sizes = [len(rows) for _, rows in parts]
+        which = np.repeat(np.arange(len(parts), dtype=np.int64), sizes)
+        rows = np.concatenate([rows for _, rows in parts]) if parts else np.empty(0, np.int64)
+        return cls(tuple(name for name, _ in parts), which, rows)
