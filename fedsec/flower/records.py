@@ -1,11 +1,14 @@
 """What is recorded of each node in a round: numbers and reasons, never vectors."""
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from fedsec.files import make_private_directory, write_private
 from fedsec.flower.reporting import Json
 from fedsec.robust.aggregate import Aggregate, Doubles
 
@@ -71,6 +74,29 @@ def records_of(groups: Sequence[tuple[int, ...]], found: Aggregate) -> list[Node
         )
         for row, group in enumerate(groups)
     ]
+
+
+def records_json(round_number: int, records: Sequence[NodeRecord]) -> dict[str, Json]:
+    """Returns the records of a round as one JSON object."""
+    return {"round": round_number, "nodes": [record.to_json() for record in records]}
+
+
+@dataclass(frozen=True)
+class RecordFiles:
+    """Keeps records where only this user reads them: what no privacy guarantee covers.
+
+    Args:
+        directory: Made if need be; gets a file for each round.
+    """
+
+    directory: Path
+
+    def __call__(self, round_number: int, records: Sequence[NodeRecord]) -> None:
+        """Writes the records of a round."""
+        if not self.directory.exists():
+            make_private_directory(self.directory)
+        text = json.dumps(records_json(round_number, records), indent=1)
+        write_private(self.directory / f"round-{round_number:05d}.json", text.encode())
 
 
 def _ranks(scores: Doubles) -> list[int | None]:

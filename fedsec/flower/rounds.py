@@ -24,6 +24,7 @@ from fedsec.errors import StateError
 from fedsec.flower.collection import Attempt, AttemptMissed, Collected, Collection, Post
 from fedsec.flower.combination import Combination, Combined
 from fedsec.flower.messages import TRAIN_LOSS, instruction
+from fedsec.flower.records import NodeRecord, records_json
 from fedsec.flower.replies import Reasons, evaluations, mean_metrics
 from fedsec.flower.reporting import NODES, NOTE, ROUND, Json, Reporter, name_of
 from fedsec.flower.strategy import ServerState
@@ -68,6 +69,7 @@ class Rounds:
         evaluation: Of a state on data that no node holds; None: the nodes evaluate.
         collect: How updates become rows; None: as the plan says.
         combine: What is made of the rows; None: as the plan says.
+        keep_records: Is given each round's records of nodes; None: they are reported.
         clock: For tests.
     """
 
@@ -81,6 +83,7 @@ class Rounds:
         evaluation: Evaluation | None = None,
         collect: Collection | None = None,
         combine: Combination | None = None,
+        keep_records: Callable[[int, Sequence[NodeRecord]], None] | None = None,
         clock: Clock = CLOCK,
     ) -> None:
         self._plan = plan
@@ -88,6 +91,7 @@ class Rounds:
         self._grid = grid
         self._reporter = reporter
         self._evaluation = evaluation
+        self._keep_records = keep_records or self._report_records
         self._clock = clock
         self._optimizer = ALGORITHMS[self._training.algorithm](self._training)
         self._weighting = weighting(self._training)
@@ -216,9 +220,11 @@ class Rounds:
         who: dict[str, Json] = {"answered": list(collected.nodes), **_reasons(collected)}
         combined = trained.combined
         if combined.records:
-            told: list[Json] = [record.to_json() for record in combined.records]
-            self._reporter.report(NODES, {"round": trained.attempt.round, "nodes": told})
+            self._keep_records(trained.attempt.round, combined.records)
         self._reporter.report(ROUND, detail | who | dict(combined.figures) | dict(figures))
+
+    def _report_records(self, round_number: int, records: Sequence[NodeRecord]) -> None:
+        self._reporter.report(NODES, records_json(round_number, records))
 
     def _report_missed(self, attempt: Attempt, missed: AttemptMissed) -> None:
         detail: dict[str, Json] = {

@@ -4,7 +4,7 @@ It reads the plan from ``run_config["fedsec-plan"]`` and keeps models under
 ``run_config["fedsec-directory"]``, in ``models/``; without a directory it keeps none and says so.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from flwr.app import Context
@@ -13,6 +13,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedsec import __version__
 from fedsec.artifacts import write_model
 from fedsec.errors import ConfigError
+from fedsec.flower.records import NodeRecord, RecordFiles
 from fedsec.flower.reporting import MODEL, NOTE, Reporter, reporter_of
 from fedsec.flower.rounds import Evaluation, Rounds
 from fedsec.flower.strategy import ServerState
@@ -50,6 +51,7 @@ def main(grid: Grid, context: Context) -> None:
         reporter,
         size=state.layout.size,
         evaluation=central_evaluation(plan, task),
+        keep_records=records_keeper(plan, context),
     )
     keep = keeper(plan, context, reporter)
     rounds.wait_for(plan.nodes.min_available)
@@ -89,6 +91,22 @@ def central_evaluation(plan: FederationPlan, task: Task) -> Evaluation | None:
         return evaluate(task, model, data)
 
     return evaluation
+
+
+def records_keeper(
+    plan: FederationPlan, context: Context
+) -> Callable[[int, Sequence[NodeRecord]], None] | None:
+    """Returns what keeps the records of nodes; None: they are reported with the rounds.
+
+    Central privacy does not cover them: they stay in a file of the coordinator's operator, or,
+    without a directory, nowhere.
+    """
+    if plan.privacy is None or plan.privacy.model != "central":
+        return None
+    directory = context.run_config.get(DIRECTORY_KEY)
+    return (
+        RecordFiles(Path(str(directory)) / "records") if directory else lambda _round, _told: None
+    )
 
 
 def keeper(

@@ -1,6 +1,8 @@
 """Hostile nodes in a round: left out, named, recorded; more of them than allowed: no result."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from fedsec.errors import StateError
 from fedsec.flower.arrays import pack
 from fedsec.flower.collection import Attempt, Collected
 from fedsec.flower.messages import Metrics
+from fedsec.flower.records import RecordFiles
 from fedsec.flower.robust import CENTRE, RobustCombination
 from fedsec.flower.rounds import Rounds
 from fedsec.flower.strategy import FedAvg, ServerState
@@ -200,3 +203,23 @@ def test_rules_that_draw_do_so_unforeseeably_or_from_a_given_source() -> None:
         for _ in range(2)
     ]
     np.testing.assert_array_equal(*seeded)
+
+
+def test_records_that_no_guarantee_covers_go_to_a_private_file_and_nowhere_else(
+    tmp_path: Path,
+) -> None:
+    of = robust('rule = "trimmed-mean"\nbyzantine = 1', 6, 5)
+    grid = FakeGrid([*map(answering, HONEST), answering(FAR)])
+    files = RecordFiles(tmp_path / "run" / "records")
+    (tmp_path / "run").mkdir()
+    run = Rounds(of, grid, grid, size=3, evaluation=lambda _: {}, keep_records=files)
+    run(ServerState.begin({"w": np.zeros(3, np.float32)}, FedAvg()), 1)
+    assert grid.of("nodes") == []
+    (file,) = files.directory.iterdir()
+    assert file.name == "round-00001.json"
+    assert (file.stat().st_mode & 0o777, files.directory.stat().st_mode & 0o777) == (0o600, 0o700)
+    kept = json.loads(file.read_text())
+    assert (kept["round"], [record["nodes"] for record in kept["nodes"]]) == (
+        1,
+        [[100 + i] for i in range(6)],
+    )

@@ -28,7 +28,18 @@ JSON = st.recursive(
     max_leaves=8,
 )
 KEYS = st.sampled_from(
-    ["round", "answered", "failed", "rejected", "loss", "train_loss", "accuracy", "seconds", "path"]
+    [
+        "round",
+        "answered",
+        "failed",
+        "rejected",
+        "loss",
+        "train_loss",
+        "accuracy",
+        "seconds",
+        "path",
+        "nodes",
+    ]
 )
 
 
@@ -139,7 +150,7 @@ def test_nan_is_shown() -> None:
 def test_whatever_an_app_reports_can_be_shown(details: list[dict[str, object]]) -> None:
     screen = Screen(Rounds(), clock=lambda: 20.0)
     for sequence, detail in enumerate(details):
-        for kind in ("round", "model", "note"):
+        for kind in ("round", "model", "nodes", "note"):
             lines = screen.take(of(event(sequence, kind, **detail)))
             assert all("\x1b" not in line and "\n" not in line for line in lines)
     assert "\x1b" not in shown(screen).replace("\x1b[", "")

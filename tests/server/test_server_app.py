@@ -11,6 +11,7 @@ from flwr.app import Context, Message, RecordDict
 from fedsec.artifacts import read_model, write_model
 from fedsec.errors import ConfigError, StateError
 from fedsec.flower.local import LocalGrid, node_contexts
+from fedsec.flower.records import NodeRecord, RecordFiles
 from fedsec.flower.reporting import reporter_of
 from fedsec.flower.rounds import Rounds
 from fedsec.flower.strategy import ServerState
@@ -19,7 +20,7 @@ from fedsec.plan import FederationPlan, toml_example
 from fedsec.tasks.arrays import get_arrays
 from fedsec.tasks.digits import Digits
 from fedsec_client.client_app import app as client_app
-from fedsec_server.server_app import app, central_evaluation, run
+from fedsec_server.server_app import app, central_evaluation, records_keeper, run
 
 PLAN = """
 schema = 1
@@ -231,3 +232,27 @@ def test_the_example_plan_learns_the_digits_from_ten_unlike_nodes(seed: int) -> 
     accuracy = last["accuracy"]
     assert isinstance(accuracy, float)
     assert accuracy >= 0.945
+
+
+CENTRAL = """
+[robust]
+rule = "trimmed-mean"
+byzantine = 1
+[privacy]
+model = "central"
+epsilon = 8.0
+delta = 1e-5
+noise_multiplier = 5.0
+clip = 1.0
+"""
+
+
+def test_records_of_nodes_are_reported_unless_central_privacy_is_promised(tmp_path: Path) -> None:
+    plain, central = FederationPlan.parse(text()), FederationPlan.parse(text() + CENTRAL)
+    assert records_keeper(plain, context(fedsec_directory=str(tmp_path))) is None
+    kept = records_keeper(central, context(fedsec_directory=str(tmp_path)))
+    assert kept == RecordFiles(tmp_path / "records")
+    nowhere = records_keeper(central, context())
+    assert nowhere is not None
+    nowhere(1, (NodeRecord((1,)),))
+    assert list(tmp_path.iterdir()) == []

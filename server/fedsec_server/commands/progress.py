@@ -17,13 +17,14 @@ from fedsec.wire.generated import admin_pb2 as pb
 from fedsec_server.commands.reach import Reach
 from fedsec_server.commands.rounds import Rounds
 from fedsec_server.commands.shape import as_mapping, detail_words, facts
+from fedsec_server.commands.standing import KIND, Standing
 from fedsec_server.layout import NotRunningError
 
 FINISHED = "finished"
 _ROWS = 15  # rounds on the live screen
 _NOTES = 5  # other events there
 _RETRIES = 30  # times, a second apart, that a coordinator that went away is looked for
-_SILENT = frozenset({"model", "answer-failed"})  # the rounds tell of these anyway
+_SILENT = frozenset({"model", "answer-failed", KIND})  # the rounds tell of these anyway
 
 
 def follow(way: Reach, run_id: int, *, json: bool) -> int:
@@ -89,7 +90,8 @@ async def _json(way: Reach, run_id: int) -> int:
 
 
 async def _human(way: Reach, run_id: int) -> int:
-    screen = Screen(Rounds(names=await _names(way)))
+    names = await _names(way)
+    screen = Screen(Rounds(names=names), Standing(names=names))
     if sys.stdout.isatty():
         with Live(
             get_renderable=screen.render, console=console(), refresh_per_second=4, transient=True
@@ -105,8 +107,12 @@ async def _human(way: Reach, run_id: int) -> int:
     return int(screen.run.state != FINISHED)
 
 
-async def _names(way: Reach) -> dict[str, str]:
+def node_names(way: Reach) -> dict[str, str]:
     """Returns the nodes' names by their ids, as events write these."""
+    return asyncio.run(_names(way))
+
+
+async def _names(way: Reach) -> dict[str, str]:
     async for reply in way.stream("ListNodes", pb.ListNodesRequest(), pb.ListNodesReply):
         return {str(node.node_id): node.name for node in reply.node}
     return {}
@@ -118,12 +124,14 @@ class Screen:
 
     Attributes:
         rounds: So far.
+        standing: Of the nodes.
         run: As it was told last.
         notes: Other events, newest last.
         clock: Unix seconds.
     """
 
     rounds: Rounds
+    standing: Standing = field(default_factory=Standing)
     run: pb.Run = field(default_factory=pb.Run)
     notes: list[str] = field(default_factory=list)
     clock: Callable[[], float] = time.time
@@ -134,6 +142,7 @@ class Screen:
             changed = item.run.state != self.run.state
             self.run = item.run
             return [self._headline()] if changed else []
+        self.standing.add(item.event)
         row = self.rounds.add(item.event)
         if row is not None:
             heads = ("round", "nodes", "loss", "accuracy", "time", "missing")
@@ -159,6 +168,7 @@ class Screen:
             (f"run {run.run_id}", state),
             ("rounds", f"{run.round}/{run.rounds}" if run.rounds else run.round),
             *self.rounds.summary(),
+            *self.standing.summary(),
             ("time in all", format_duration(taken)),
             ("on the coordinator", run.directory),
             ("take the model away", f"fedsec run model {run.run_id} -o FILE.safetensors"),

@@ -24,10 +24,11 @@ from fedsec.errors import ConfigError
 from fedsec.files import read_public
 from fedsec.plan import FederationPlan
 from fedsec.wire.generated import admin_pb2 as pb
-from fedsec_server.commands.progress import follow
+from fedsec_server.commands.progress import follow, node_names
 from fedsec_server.commands.reach import CredentialsFile, Directory, Reach, reach
 from fedsec_server.commands.rounds import Rounds
 from fedsec_server.commands.shape import as_mapping, event_table, facts, moment
+from fedsec_server.commands.standing import KIND, Standing
 
 RunId = Annotated[
     str, typer.Argument(metavar="ID", help="Of the run, or 'last' for the newest one.")
@@ -138,12 +139,17 @@ def show_run(
         ("on the coordinator", run.directory),
     ]
     show(facts(rows))
-    rounds = Rounds()
+    names = node_names(way)
+    rounds, standing = Rounds(names=names), Standing(names=names)
     for each in reply.event:
         rounds.add(each.event)
+        standing.add(each.event)
     if rounds.rows:
         show(rounds.table(title="\nRounds"))
-    other = [each.event for each in reply.event if each.event.kind != "round"][-_EVENTS:]
+    if standing.nodes:
+        show(standing.table(title="\nNodes (medians over their rounds)"))
+    told = {"round", KIND}
+    other = [each.event for each in reply.event if each.event.kind not in told][-_EVENTS:]
     if other:
         show(event_table(other))
 
