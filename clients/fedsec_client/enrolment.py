@@ -2,7 +2,7 @@
 
     node.key.pem      TLS key, 0600; renewed together with the certificate
     node.cert.pem     certificate for it, then the nodes' CA
-    servers-ca.pem    the one CA whose servers this node talks to
+    servers-ca.pem    the CA whose servers this node talks to; while it is replaced, two
     root.pem          the federation's root, which signed both CAs
     signing.key.pem   Ed25519 key, 0600; made once, never renewed by itself
     enrolment.json    what the coordinator said at enrolment
@@ -35,7 +35,7 @@ from fedsec.files import (
     write_public,
 )
 from fedsec.identity.bundles import Bundle, check_renewal, split_chain
-from fedsec.identity.certificates import load_certificate
+from fedsec.identity.certificates import MAX_BUNDLE, load_certificate
 from fedsec.identity.leaves import load_key
 from fedsec.identity.names import Kind, Principal
 from fedsec.identity.principals import principal_of
@@ -46,7 +46,7 @@ DIRECTORY = "identity"
 KEY, CHAIN, SERVERS_CA, ROOT = "node.key.pem", "node.cert.pem", "servers-ca.pem", "root.pem"
 SIGNING_KEY, RECORD, RENEWED = "signing.key.pem", "enrolment.json", "renewed.pem"
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z ]+)-----.+?-----END \1-----\n?", re.DOTALL)
-_BLOCKS_OF_A_RENEWAL = 4  # key, leaf, nodes' CA, servers' CA
+_BLOCKS_OF_A_RENEWAL = range(4, 4 + MAX_BUNDLE)  # key, leaf, nodes' CA, servers' CA, successors
 
 
 class Record(BaseModel):
@@ -252,12 +252,12 @@ def finish_renewal(place: Path) -> None:
     if not pending.exists():
         return
     blocks = [match.group() for match in _BLOCK.finditer(read_private(pending))]
-    if len(blocks) != _BLOCKS_OF_A_RENEWAL:
+    if len(blocks) not in _BLOCKS_OF_A_RENEWAL:
         raise IdentityError("malformed", f"{pending} is not a stored renewal; move it away")
-    key, leaf, nodes_ca, servers_ca = blocks
+    key, leaf, nodes_ca, *servers_cas = blocks
     write_private(place / KEY, key)
     write_public(place / CHAIN, leaf + nodes_ca)
-    write_public(place / SERVERS_CA, servers_ca)
+    write_public(place / SERVERS_CA, b"".join(servers_cas))
     with suppress(FileNotFoundError):
         pending.unlink()
 

@@ -5,7 +5,6 @@ connect with Python's own TLS, verify nothing on the way, and judge afterwards: 
 `IdentityError` with a code of its own.
 """
 
-import hashlib
 import ipaddress
 import socket
 import ssl
@@ -16,13 +15,12 @@ from datetime import datetime
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from fedsec.errors import ConfigError, IdentityError
-from fedsec.identity.certificates import check_signed_by, load_certificate
+from fedsec.identity.certificates import check_signed_by, load_certificates
 from fedsec.identity.invites import split_address
 from fedsec.identity.names import Principal
-from fedsec.wire.channels import fetch_pinned_chain
+from fedsec.wire.channels import check_presents
 
 TIMEOUT_S = 10.0
 _GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
@@ -51,10 +49,8 @@ def check_reachable(address: str, servers_ca_pem: bytes, timeout_s: float = TIME
         IdentityError: ``host-unknown``, ``nothing-listens``, ``no-answer``, ``not-tls``, or
             ``wrong-ca``: its certificates are from another CA.
     """
-    ca = load_certificate(servers_ca_pem)
-    fingerprint = hashlib.sha256(ca.public_bytes(Encoding.DER)).digest()
     try:
-        fetch_pinned_chain(address, fingerprint, timeout_s)
+        check_presents(address, servers_ca_pem, timeout_s)
     except IdentityError as error:
         if error.code != "pin-mismatch":
             raise
@@ -98,12 +94,10 @@ def judge_names(leaf: x509.Certificate, host: str, servers_ca_pem: bytes) -> Non
     Raises:
         IdentityError: ``wrong-ca`` or ``wrong-host``.
     """
-    try:
-        check_signed_by(leaf, load_certificate(servers_ca_pem))
-    except IdentityError:
+    if not any(_signed(leaf, ca) for ca in load_certificates(servers_ca_pem)):
         raise IdentityError(
             "wrong-ca", "the coordinator's certificate is from another CA than this node trusts"
-        ) from None
+        )
     names = hosts_of(leaf)
     if _canonical(host) not in names:
         raise IdentityError(
@@ -149,6 +143,14 @@ def judge_times(seen: Presented, own: Principal | None, *, now: datetime) -> Non
         )
     if own is not None and not seen.welcomed:
         raise IdentityError("refused", f"the coordinator refuses the node's certificate; {here}")
+
+
+def _signed(leaf: x509.Certificate, ca: x509.Certificate) -> bool:
+    try:
+        check_signed_by(leaf, ca)
+    except IdentityError:
+        return False
+    return True
 
 
 def hosts_of(leaf: x509.Certificate) -> list[str]:

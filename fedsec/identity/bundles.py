@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedsec.errors import IdentityError
 from fedsec.identity.authorities import check_issuer, fingerprint, show_fingerprint
-from fedsec.identity.certificates import UNREADABLE, load_certificate
+from fedsec.identity.certificates import UNREADABLE, load_certificate, load_certificates
 from fedsec.identity.names import Kind, Principal
 from fedsec.identity.principals import admit, principal_of
 
@@ -26,7 +26,8 @@ class Bundle:
 
     Args:
         chain_pem: The node's own leaf, then the nodes' CA.
-        servers_ca_pem: The anchor for the coordinator's certificates.
+        servers_ca_pem: The anchor for the coordinator's certificates; while it is replaced, its
+            successor follows.
         root_pem: The federation's root.
     """
 
@@ -105,7 +106,9 @@ def split_chain(chain_pem: bytes) -> tuple[bytes, bytes]:
 
 def _check_bundle(bundle: Bundle, *, key: ec.EllipticCurvePrivateKey, now: datetime) -> Principal:
     leaf_pem, nodes_ca_pem = split_chain(bundle.chain_pem)
-    check_issuer(bundle.servers_ca_pem, kind=Kind.SERVER, root_pem=bundle.root_pem, now=now)
+    for anchor in load_certificates(bundle.servers_ca_pem):
+        anchor_pem = anchor.public_bytes(serialization.Encoding.PEM)
+        check_issuer(anchor_pem, kind=Kind.SERVER, root_pem=bundle.root_pem, now=now)
     nodes = check_issuer(nodes_ca_pem, kind=Kind.NODE, root_pem=bundle.root_pem, now=now)
     principal = principal_of(leaf_pem, issuer=nodes, kind=Kind.NODE)
     admit(principal, now=now)

@@ -14,6 +14,7 @@ from fedsec.errors import IdentityError
 from fedsec.identity.times import show_time
 
 MAX_PEM = 64 << 10  # bytes; a certificate of this profile has about 1 KiB
+MAX_BUNDLE = 4  # certificates; an authority and its successor are two
 UNREADABLE = (
     ValueError,
     TypeError,
@@ -38,6 +39,26 @@ def load_certificate(certificate_pem: bytes) -> x509.Certificate:
     except UNREADABLE as error:
         raise IdentityError("malformed", "the text holds no readable certificate") from error
     return certificate
+
+
+def load_certificates(bundle_pem: bytes) -> tuple[x509.Certificate, ...]:
+    """Returns all certificates of a PEM text, one to `MAX_BUNDLE`, in order.
+
+    Raises:
+        IdentityError: ``malformed``: none or too many, or one of them cannot be read.
+    """
+    load_certificate(bundle_pem)  # bounds its size
+    try:
+        certificates = tuple(x509.load_pem_x509_certificates(bundle_pem))
+        for certificate in certificates:
+            _read_fields(certificate)
+    except UNREADABLE as error:
+        raise IdentityError("malformed", "the text holds an unreadable certificate") from error
+    if len(certificates) > MAX_BUNDLE:
+        raise IdentityError(
+            "malformed", f"the text holds {len(certificates)} certificates, max {MAX_BUNDLE}"
+        )
+    return certificates
 
 
 def _read_fields(certificate: x509.Certificate) -> None:

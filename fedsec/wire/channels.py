@@ -17,9 +17,11 @@ from typing import Any, cast
 
 import grpc
 import grpc.aio
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from fedsec.errors import ConfigError, IdentityError
 from fedsec.identity.authorities import check_signed_by, load_certificate, show_fingerprint
+from fedsec.identity.certificates import load_certificates
 from fedsec.identity.invites import split_address
 from fedsec.wire.options import CLIENT_OPTIONS, SERVER_OPTIONS
 
@@ -129,10 +131,7 @@ def fetch_pinned_chain(
             ``pin-mismatch``, the CA is not among the certificates presented;
             ``wrong-fingerprint``, the root is not.
     """
-    host, port = split_address(address)
-    end = time.monotonic() + timeout_s
-    with _connect(host, port, timeout_s) as plain:
-        chain = _presented(plain, host, end, address)
+    chain = _chain_at(address, timeout_s)
     found = _with_fingerprint(chain, fingerprint)
     if found is None:
         raise IdentityError(
@@ -144,6 +143,30 @@ def fetch_pinned_chain(
         root = _with_fingerprint(chain, bytes.fromhex(root_fingerprint))
         _check_root(found, root, chain[-1], root_fingerprint)
     return ssl.DER_cert_to_PEM_cert(found).encode("ascii")
+
+
+def check_presents(address: str, anchors_pem: bytes, timeout_s: float = 10.0) -> None:
+    """Returns if the one who listens at `address` presents one of these CAs.
+
+    Args:
+        address: ``host:port``.
+        anchors_pem: PEM of the CAs for servers that are trusted.
+        timeout_s: For all of it together, > 0.
+
+    Raises:
+        ConfigError: `address` is malformed.
+        IdentityError: As `fetch_pinned_chain` says; ``malformed``, the PEM.
+    """
+    anchors = [each.public_bytes(Encoding.DER) for each in load_certificates(anchors_pem)]
+    if not set(_chain_at(address, timeout_s)).intersection(anchors):
+        raise IdentityError("pin-mismatch", f"{address} presents another CA than these")
+
+
+def _chain_at(address: str, timeout_s: float) -> list[bytes]:
+    host, port = split_address(address)
+    end = time.monotonic() + timeout_s
+    with _connect(host, port, timeout_s) as plain:
+        return _presented(plain, host, end, address)
 
 
 def _with_fingerprint(chain: Sequence[bytes], fingerprint: bytes) -> bytes | None:

@@ -25,7 +25,8 @@ import grpc.aio
 from cryptography import x509
 
 from fedsec.errors import ConfigError, IdentityError, ProtocolError
-from fedsec.identity.authorities import issuer_of_kind, load_certificate
+from fedsec.identity.authorities import issuer_of_kind
+from fedsec.identity.certificates import load_certificates
 from fedsec.identity.names import Kind, Principal
 from fedsec.identity.principals import admit, principal_of
 from fedsec.wire.answers import Answer, Reports, answer_to
@@ -71,9 +72,10 @@ class Gate:
     Belongs to one event loop; every method is called in its thread.
 
     Args:
-        issuer: PEM of the one CA whose certificates this listener takes; None for the listener
-            for enrolment, which takes anyone and counts by address.
-        kind: What that CA's principals are; None with `issuer` None.
+        issuers: PEM of the CA whose certificates this listener takes, and while it is replaced of
+            its successor; None for the listener for enrolment, which takes anyone and counts by
+            address.
+        kind: What that CA's principals are; None with `issuers` None.
         denylist: Shared by all listeners.
         limiter: Tokens per identity (per address on the listener for enrolment).
         on_refusal: Gets every refusal, at most a few per second and peer. Must not block.
@@ -82,13 +84,13 @@ class Gate:
         patience_s: Seconds after which an RPC that is not long-lived is ended.
 
     Raises:
-        ConfigError: `issuer` and `kind` do not belong together.
-        IdentityError: `issuer` is no issuing CA.
+        ConfigError: `issuers` and `kind` do not belong together.
+        IdentityError: One of `issuers` is no issuing CA.
     """
 
     def __init__(
         self,
-        issuer: bytes | None,
+        issuers: bytes | None,
         kind: Kind | None,
         denylist: Denylist,
         limiter: RateLimiter,
@@ -99,7 +101,7 @@ class Gate:
         patience_s: float = PATIENCE_S,
     ) -> None:
         self._kind = kind
-        self._issuer = _load_issuer(issuer, kind)
+        self._issuers = _load_issuers(issuers, kind)
         self._denylist = denylist
         self._limiter = limiter
         self._clock = clock
@@ -120,7 +122,7 @@ class Gate:
         for method in methods:
             if method.name in table:
                 raise ConfigError(f"two rows for {method.name}")
-            if bool(method.roles) != (self._issuer is not None):
+            if bool(method.roles) != bool(self._issuers):
                 raise ConfigError(
                     f"{method.name}: a row names roles exactly where the listener asks for "
                     f"certificates, got {sorted(method.roles)}"
@@ -128,16 +130,16 @@ class Gate:
             table[method.name] = method
         return _Door(self, table)
 
-    def replace_issuer(self, issuer: bytes) -> None:
-        """Takes certificates of another CA from now on; ends the streams of the former one.
+    def replace_issuers(self, issuers: bytes) -> None:
+        """Takes certificates of these CAs from now on; ends the streams of any other one.
 
         Raises:
             ConfigError: The listener takes no certificates.
-            IdentityError: `issuer` is no issuing CA, or one of another kind.
+            IdentityError: One of `issuers` is no issuing CA, or one of another kind.
         """
         if self._kind is None:
             raise ConfigError("the listener for enrolment has no issuer to replace")
-        self._issuer = _load_issuer(issuer, self._kind)
+        self._issuers = _load_issuers(issuers, self._kind)
         self._principals.clear()
         for event in self._running:
             event.set()
@@ -179,7 +181,7 @@ class Gate:
         if version != _TLS_1_3:
             shown = version.decode("ascii", "replace")
             raise IdentityError("tls-version", f"this port speaks TLS 1.3 only, not {shown}")
-        if self._issuer is None:
+        if not self._issuers:
             return visitor
         certificate = next(iter(facts.get("x509_pem_cert", ())), None)
         if certificate is None:
@@ -191,13 +193,23 @@ class Gate:
         """Returns whom a PEM speaks for. The signature is checked once per certificate."""
         known = self._principals.get(certificate)
         if known is None:
-            if self._issuer is None or self._kind is None:
-                raise ConfigError("a listener without an issuer knows no principals")
-            known = principal_of(certificate, issuer=self._issuer, kind=self._kind)
+            known = self._read(certificate)
             self._principals[certificate] = known
             if len(self._principals) > _MAX_CACHED:
                 self._principals.popitem(last=False)
         return known
+
+    def _read(self, certificate: bytes) -> Principal:
+        if not self._issuers or self._kind is None:
+            raise ConfigError("a listener without an issuer knows no principals")
+        *others, last = self._issuers
+        for issuer in others:
+            try:
+                return principal_of(certificate, issuer=issuer, kind=self._kind)
+            except IdentityError as error:
+                if error.code != "wrong-issuer":
+                    raise
+        return principal_of(certificate, issuer=last, kind=self._kind)
 
     def _still_good(self, visitor: _Visitor) -> None:
         """Checks what may end while an RPC runs: issuer, validity, denylist."""
@@ -323,16 +335,19 @@ class _Door(grpc.GenericRpcHandler):
         return grpc.stream_stream_rpc_method_handler(coroutine)
 
 
-def _load_issuer(issuer: bytes | None, kind: Kind | None) -> x509.Certificate | None:
-    if (issuer is None) != (kind is None):
-        raise ConfigError("a gate gets an issuer and the kind of its principals, or neither")
-    if issuer is None:
-        return None
-    certificate = load_certificate(issuer)
-    _, its_kind = issuer_of_kind(certificate)
-    if its_kind is not kind:
-        raise IdentityError("wrong-kind", f"the CA signs for {its_kind}, the gate is for {kind}")
-    return certificate
+def _load_issuers(issuers: bytes | None, kind: Kind | None) -> tuple[x509.Certificate, ...]:
+    if (issuers is None) != (kind is None):
+        raise ConfigError("a gate gets issuers and the kind of their principals, or neither")
+    if issuers is None:
+        return ()
+    certificates = load_certificates(issuers)
+    for certificate in certificates:
+        _, its_kind = issuer_of_kind(certificate)
+        if its_kind is not kind:
+            raise IdentityError(
+                "wrong-kind", f"the CA signs for {its_kind}, the gate is for {kind}"
+            )
+    return certificates
 
 
 def _reader(context: Context) -> Callable[[], Any]:

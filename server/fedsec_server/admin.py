@@ -5,7 +5,7 @@ Who calls comes from the certificate, never from the request. Who may call what:
 
 import asyncio
 import secrets
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,7 +29,7 @@ from fedsec_server.settings import Listener, ServerSettings
 from fedsec_server.state.store import Store
 from fedsec_server.state.values import NodeState, Revocation, RunState
 from fedsec_server.versions import SOFTWARE
-from fedsec_server.views import event_view, newest, node_view, run_view
+from fedsec_server.views import authority_views, event_view, newest, node_view, run_view
 
 __all__ = ["ROLES", "AdminService", "Presence", "Runs"]
 
@@ -74,6 +74,7 @@ class AdminService:
         presence: Knows who is connected.
         addresses: What others are told, ``host:port`` by listener; read at each call.
         certificate_expires_at: Of the coordinator's own certificate, Unix seconds.
+        reload_authorities: Reads the authorities' files again.
         started_at: Unix seconds.
         clock: Aware UTC.
     """
@@ -89,6 +90,7 @@ class AdminService:
     presence: Presence
     addresses: Mapping[Listener, str]
     certificate_expires_at: Callable[[], float]
+    reload_authorities: Callable[[], Awaitable[None]]
     started_at: float
     clock: Callable[[], datetime] = utc_now
 
@@ -99,6 +101,7 @@ class AdminService:
             "InviteNode": unary(pb.InviteNodeRequest, self._invite_node),
             "ListNodes": unary(pb.ListNodesRequest, self._list_nodes),
             "ShowNode": unary(pb.ShowNodeRequest, self._show_node),
+            "ReloadAuthorities": unary(pb.ReloadAuthoritiesRequest, self._reload_authorities),
             "RevokeNode": unary(pb.RevokeNodeRequest, self._revoke_node),
             "AddPerson": unary(pb.AddPersonRequest, self.people.add),
             "ListPeople": unary(pb.ListPeopleRequest, self.people.list),
@@ -135,7 +138,14 @@ class AdminService:
             nodes_connected=len(self.presence.connected()),
             runs_active=sum(not run.state.final for run in runs),
             certificate_expires_at=self.certificate_expires_at(),
+            authority=authority_views(self.authorities),
         )
+
+    async def _reload_authorities(
+        self, _call: Call, _request: pb.ReloadAuthoritiesRequest
+    ) -> pb.ReloadAuthoritiesReply:
+        await self.reload_authorities()
+        return pb.ReloadAuthoritiesReply(authority=authority_views(self.authorities))
 
     async def _invite_node(self, call: Call, request: pb.InviteNodeRequest) -> pb.InviteNodeReply:
         return await asyncio.to_thread(self._invite, call.caller().spiffe_id, request)
@@ -151,6 +161,8 @@ class AdminService:
         servers_ca = bytes.fromhex(self.authorities.servers.fingerprint)
         invite = Invite(self.addresses["enrol"], make_token(), servers_ca)
         federation, now = self.authorities.federation, self._now()
+        if end := self.authorities.ends.get(Kind.SERVER):  # the CA that the invite pins goes then
+            valid_for = min(valid_for, end.timestamp() - now)
         node = self.store.add_invite(
             request.name,
             token_hash(invite.token),

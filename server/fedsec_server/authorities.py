@@ -1,18 +1,18 @@
-"""The three issuing authorities that a coordinator holds, and what they issue."""
+"""The three issuing authorities of a coordinator as they count at a moment, and what they issue.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+Where they lie, and how one takes the place of another, is in `fedsec_server.generations`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 
 from cryptography import x509
 
-from fedsec.errors import IdentityError
-from fedsec.files import read_private, read_public
-from fedsec.identity.authorities import Authority, check_issuer, issuer_of_kind, load_authority
+from fedsec.identity.authorities import Authority, issuer_of_kind
 from fedsec.identity.leaves import Lifetimes, issue
 from fedsec.identity.names import Kind, Role
 from fedsec.identity.principals import principal_of
-from fedsec_server.layout import Layout
 from fedsec_server.state.values import CertificateRecord
 
 SERVER_NAME = "coordinator"  # of the coordinator in its own certificate
@@ -26,21 +26,28 @@ class Issued:
     record: CertificateRecord
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Authorities:
     """The servers', nodes' and people's CA of one federation, and its root's certificate.
+
+    One value is shared by all parts of a coordinator; `become` changes it for all of them.
 
     Args:
         servers: Issues the coordinator's own certificates.
         nodes: Issues the nodes' certificates.
         people: Issues the people's certificates.
         root_pem: The root's certificate; its key is elsewhere.
+        beside: PEM of the CA that is trusted beside the issuing one while one takes the place of
+            the other, by kind.
+        ends: When that is over, by kind.
     """
 
     servers: Authority
     nodes: Authority
     people: Authority
     root_pem: bytes
+    beside: Mapping[Kind, bytes] = field(default_factory=dict)
+    ends: Mapping[Kind, datetime] = field(default_factory=dict)
 
     @property
     def federation(self) -> str:
@@ -50,6 +57,15 @@ class Authorities:
     def of(self, kind: Kind) -> Authority:
         """Returns the authority that issues for `kind`."""
         return {Kind.SERVER: self.servers, Kind.NODE: self.nodes, Kind.PERSON: self.people}[kind]
+
+    def anchors(self, kind: Kind) -> bytes:
+        """Returns, as PEM, every CA whose certificates of `kind` count; the issuing one first."""
+        return self.of(kind).certificate_pem + self.beside.get(kind, b"")
+
+    def become(self, other: "Authorities") -> None:
+        """Takes the values of another one."""
+        for each in fields(self):
+            setattr(self, each.name, getattr(other, each.name))
 
     def issue(
         self,
@@ -101,37 +117,3 @@ def record_of(chain_pem: bytes, issuer: x509.Certificate, kind: Kind) -> Certifi
         not_before=principal.not_before.timestamp(),
         not_after=principal.not_after.timestamp(),
     )
-
-
-def load_authorities(layout: Layout, *, now: datetime) -> Authorities:
-    """Returns the authorities of a coordinator's directory, after checking them.
-
-    Raises:
-        ConfigError: A file is missing, or open to others.
-        IdentityError: A certificate and its key do not fit, the root did not sign it, or it is
-            not valid at `now`; the sentence names the file.
-    """
-    root_pem = read_public(layout.root_certificate)
-    found = {kind: _load(layout, kind, root_pem, now) for kind in Kind}
-    return Authorities(
-        servers=found[Kind.SERVER],
-        nodes=found[Kind.NODE],
-        people=found[Kind.PERSON],
-        root_pem=root_pem,
-    )
-
-
-def load_issuer(layout: Layout, kind: Kind, *, now: datetime) -> Authority:
-    """Returns one authority of a coordinator's directory; raises as `load_authorities` does."""
-    return _load(layout, kind, read_public(layout.root_certificate), now)
-
-
-def _load(layout: Layout, kind: Kind, root_pem: bytes, now: datetime) -> Authority:
-    path = layout.issuer_certificate(kind)
-    certificate_pem = read_public(path)
-    key_pem = read_private(layout.issuer_key(kind))
-    try:
-        check_issuer(certificate_pem, kind=kind, root_pem=root_pem, now=now)
-        return load_authority(certificate_pem, key_pem)
-    except IdentityError as error:
-        raise IdentityError(error.code, f"{path}: {error.detail}") from error

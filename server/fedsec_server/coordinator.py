@@ -27,11 +27,13 @@ from fedsec.wire.options import MAX_MESSAGE_BYTES, SERVER_OPTIONS
 from fedsec.wire.rates import RateLimiter
 from fedsec.wire.streams import UploadLimits, Uploads
 from fedsec_server.admin import AdminService
-from fedsec_server.authorities import Authorities, load_authorities
+from fedsec_server.authorities import Authorities
+from fedsec_server.ca_keeper import AuthorityKeeper
 from fedsec_server.enrol import MAX_MESSAGE, EnrolmentService
 from fedsec_server.events import Recorder
 from fedsec_server.exchange import Exchange
 from fedsec_server.fleet import FleetService
+from fedsec_server.generations import Generations, load_generations
 from fedsec_server.journal import Journal
 from fedsec_server.layout import Layout, Listening, load_settings
 from fedsec_server.own_certificate import OwnCertificate
@@ -107,7 +109,8 @@ async def coordinate(
         check_private_directory(directory.resolve())
     refuse_root_key(layout.directory)
     settings = load_settings(layout)
-    authorities = load_authorities(layout, now=clock())
+    generations = load_generations(layout, now=clock())
+    authorities = generations.at(clock(), settings.certificate_lifetimes)
     if authorities.federation != settings.federation:
         raise ConfigError(
             f"{layout.settings}: federation is {settings.federation!r}, the authorities are of "
@@ -120,7 +123,7 @@ async def coordinate(
         stack.push_async_callback(recorder.settle)
         journal = Journal(recorder)
         stack.push_async_callback(journal.close)
-        parts = _Parts(layout, settings, authorities, store, recorder, journal, clock)
+        parts = _Parts(layout, settings, generations, authorities, store, recorder, journal, clock)
         yield await parts.start(stack, process)
 
 
@@ -130,6 +133,7 @@ class _Parts:
 
     layout: Layout
     settings: ServerSettings
+    generations: Generations
     authorities: Authorities
     store: Store
     recorder: Recorder
@@ -140,6 +144,7 @@ class _Parts:
         limits = self.settings.limits
         self.denylist = Denylist()
         self.told: dict[Listener, str] = {}
+        self.gates: dict[Kind, Gate] = {}
         self.exchange = Exchange(
             self.journal, max_content=limits.max_content_mb * _MIB, max_stored=limits.max_uploads
         )
@@ -157,6 +162,21 @@ class _Parts:
             journal=self.journal,
             clock=self.clock,
         )
+        self.keeper = AuthorityKeeper(
+            self.layout,
+            self.generations,
+            self.authorities,
+            lifetimes=self.settings.certificate_lifetimes,
+            apply=self._authorities_changed,
+            journal=self.journal,
+            clock=self.clock,
+        )
+
+    def _authorities_changed(self) -> None:
+        """Lets listeners show and gates ask for what counts now; ends whom nobody trusts."""
+        self.certificate.renew()
+        for kind, gate in self.gates.items():
+            gate.replace_issuers(self.authorities.anchors(kind))
 
     async def start(self, stack: AsyncExitStack, process: int) -> Coordinator:
         denied = await asyncio.to_thread(self.store.denied, self.clock().timestamp())
@@ -166,8 +186,8 @@ class _Parts:
             self.denylist.deny_identity(identity, name)
         listening = Listening(process, await self._listen(stack))
         stack.push_async_callback(self.runs.close)
-        renewal = asyncio.create_task(self.certificate.keep_fresh())
-        stack.push_async_callback(_cancelled, renewal)
+        for work in (self.certificate.keep_fresh(), self.keeper.keep()):
+            stack.push_async_callback(_cancelled, asyncio.create_task(work))
         await self.runs.start()
         listening.write(self.layout)
         stack.callback(self.layout.listening.unlink, missing_ok=True)
@@ -187,15 +207,16 @@ class _Parts:
         servers: list[grpc.aio.Server] = []
         stack.push_async_callback(_stop, servers)
         for port in self._ports():
-            issuer = self.authorities.of(port.clients).certificate_pem if port.clients else None
             gate = Gate(
-                issuer,
+                self.authorities.anchors(port.clients) if port.clients else None,
                 port.clients,
                 self.denylist,
                 port.limiter,
                 self.recorder.refused,
                 clock=self.clock,
             )
+            if port.clients:
+                self.gates[port.clients] = gate
             credentials = self.certificate.listener(port.clients).credentials
             handler = gate.generic_handler(port.methods)
             listener = await listen(port.address, credentials, handler, options=port.options)
@@ -258,6 +279,7 @@ class _Parts:
             presence=self.exchange,
             addresses=self.told,
             certificate_expires_at=self.certificate.expires_at,
+            reload_authorities=self.keeper.reload,
             started_at=time.time(),
             clock=self.clock,
         )

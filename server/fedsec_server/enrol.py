@@ -76,7 +76,7 @@ class EnrolmentService:
             name=node.name,
             spiffe_id=node.spiffe_id,
             chain_pem=issued.chain_pem,
-            servers_ca_pem=authorities.servers.certificate_pem,
+            servers_ca_pem=authorities.anchors(Kind.SERVER),
             root_pem=authorities.root_pem,
             fleet_address=fleet_address,
         )

@@ -3,6 +3,8 @@
 DIR/server.toml               settings
 DIR/ca/root.cert.pem          the federation's root, certificate only
 DIR/ca/KINDs.{cert,key}.pem   the three issuing authorities: servers, nodes, people
+DIR/ca/KINDs.former.*.pem     the one before, while both are trusted
+DIR/ca/KINDs.next.*.pem       the one to come, while files are being changed
 DIR/state.sqlite              nodes, invites, certificates, runs, events
 DIR/runs/RUN_ID/              plan.toml, models/, run.log
 DIR/server.log                one JSON object per line
@@ -14,13 +16,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from fedsec.errors import ConfigError, StateError
 from fedsec.files import read_private, write_private
 from fedsec.identity.names import Kind
 from fedsec_server.settings import LISTENERS, Listener, ServerSettings
 
-_PLURALS = {Kind.SERVER: "servers", Kind.NODE: "nodes", Kind.PERSON: "people"}
+Which = Literal["", ".former", ".next"]  # of the authorities for one kind
+
+PLURALS = {Kind.SERVER: "servers", Kind.NODE: "nodes", Kind.PERSON: "people"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +49,13 @@ class Layout:
         """The root's certificate; its key is never under this directory."""
         return self.authorities / "root.cert.pem"
 
-    def issuer_certificate(self, kind: Kind) -> Path:
+    def issuer_certificate(self, kind: Kind, which: Which = "") -> Path:
         """The certificate of the issuing authority for `kind`."""
-        return self.authorities / f"{_PLURALS[kind]}.cert.pem"
+        return self.authorities / f"{PLURALS[kind]}{which}.cert.pem"
 
-    def issuer_key(self, kind: Kind) -> Path:
+    def issuer_key(self, kind: Kind, which: Which = "") -> Path:
         """The private key of the issuing authority for `kind`."""
-        return self.authorities / f"{_PLURALS[kind]}.key.pem"
+        return self.authorities / f"{PLURALS[kind]}{which}.key.pem"
 
     @property
     def database(self) -> Path:

@@ -55,8 +55,8 @@ class OwnCertificate:
         `clients` is the kind of principals whose certificates it asks for. None asks for none, and
         shows the root as well, which who comes for the first time compares with a fingerprint.
         """
-        ca = self._authorities.of(clients).certificate_pem if clients else None
-        credentials = ServerCredentials(self._chain(clients), self._key_pem, ca)
+        anchors = self._authorities.anchors(clients) if clients else None
+        credentials = ServerCredentials(self._chain(clients), self._key_pem, anchors)
         self._credentials.append((clients, credentials))
         return credentials
 
@@ -68,10 +68,14 @@ class OwnCertificate:
         return self._not_after
 
     def renew(self) -> None:
-        """Makes a new key and certificate; connections from now on see it, open ones stay."""
+        """Makes a new key and certificate; connections from now on see it, open ones stay.
+
+        They also meet the clients' CAs that count now, and no TLS session of before.
+        """
         self._issue()
         for clients, credentials in self._credentials:
-            credentials.replace(self._chain(clients), self._key_pem)
+            anchors = self._authorities.anchors(clients) if clients else None
+            credentials.replace(self._chain(clients), self._key_pem, anchors)
 
     async def keep_fresh(self) -> None:
         """Renews at half of the certificate's life, for ever."""

@@ -13,13 +13,13 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from fedsec.errors import ConfigError, IdentityError
-from fedsec.files import read_private, read_public, write_private
+from fedsec.files import read_private, write_private
 from fedsec.identity.bundles import split_chain
 from fedsec.identity.invites import split_address
 from fedsec.identity.leaves import issue, key_pem, make_key, make_request
 from fedsec.identity.names import ROLES_OF_KIND, Kind, Principal, Role, check_name
 from fedsec.identity.principals import admit, principal_of
-from fedsec_server.authorities import load_issuer
+from fedsec_server.generations import load_issuer, servers_anchors
 from fedsec_server.layout import Layout, Listening
 from fedsec_server.settings import bare_host, is_wildcard
 
@@ -36,7 +36,7 @@ class Credentials:
 
     Args:
         address: ``host:port`` of the admin listener.
-        servers_ca_pem: The CA that signed the coordinator's certificate.
+        servers_ca_pem: The CA that signed the coordinator's certificate, and its successor.
         chain_pem: The person's certificate, then the people's CA.
         key_pem: The private key.
     """
@@ -135,7 +135,7 @@ def local_credentials(layout: Layout, *, now: datetime) -> Credentials:
     )
     return Credentials(
         address=reachable(listening.addresses["admin"]),
-        servers_ca_pem=read_public(layout.issuer_certificate(Kind.SERVER)),
+        servers_ca_pem=servers_anchors(layout),
         chain_pem=chain_pem,
         key_pem=key_pem(key),
     )

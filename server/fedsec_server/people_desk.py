@@ -52,7 +52,7 @@ class PeopleDesk:
         issued = await asyncio.to_thread(self._issue, call.caller().spiffe_id, request)
         return pb.AddPersonReply(
             chain_pem=issued.chain_pem,
-            servers_ca_pem=self.authorities.servers.certificate_pem,
+            servers_ca_pem=self.authorities.anchors(Kind.SERVER),
             address=self.addresses["admin"],
             expires_at=issued.record.not_after,
         )

@@ -63,8 +63,8 @@ class Renewals:
         chain_pem, record = await self._journal.write(self._issue, principal, request.csr_der)
         detail = {"serial": f"{record.serial:x}", "expires_at": record.not_after}
         self._journal.note("certificate-renewed", principal.spiffe_id, detail)
-        ca_pem = self._authorities.servers.certificate_pem
-        return RenewReply(chain_pem=chain_pem, servers_ca_pem=ca_pem)
+        anchors = self._authorities.anchors(Kind.SERVER)
+        return RenewReply(chain_pem=chain_pem, servers_ca_pem=anchors)
 
     def _issue(self, principal: Principal, csr_der: bytes) -> tuple[bytes, CertificateRecord]:
         node = self._store.node_by_spiffe(principal.spiffe_id)

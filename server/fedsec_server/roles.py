@@ -16,6 +16,7 @@ _ANYONE: frozenset[Role] = frozenset()  # nobody has a certificate yet; the toke
 
 ROLES: dict[str, frozenset[Role]] = {
     "/fedsec.v1.Admin/Status": _PEOPLE,
+    "/fedsec.v1.Admin/ReloadAuthorities": _ADMINS,
     "/fedsec.v1.Admin/InviteNode": _ADMINS,
     "/fedsec.v1.Admin/ListNodes": _PEOPLE,
     "/fedsec.v1.Admin/ShowNode": _PEOPLE,

@@ -6,14 +6,32 @@ from typing import TypeVar
 
 from google.protobuf.message import Message
 
+from fedsec.identity.certificates import load_certificates
 from fedsec.identity.signing import signing_fingerprint
 from fedsec.wire.generated import admin_pb2 as pb
-from fedsec_server.layout import Layout
+from fedsec_server.authorities import Authorities
+from fedsec_server.layout import PLURALS, Layout
 from fedsec_server.state.values import Event, NodeRecord, RunRecord
 
 MAX_LIST = 3 << 20  # bytes of a list in one answer; gRPC carries 4 MiB
 
 Item = TypeVar("Item", bound=Message)
+
+
+def authority_views(authorities: Authorities) -> list[pb.Authority]:
+    """Returns the issuing authorities as they count now."""
+    return [
+        pb.Authority(
+            name=name,
+            fingerprint=authorities.of(kind).fingerprint,
+            expires_at=max(
+                ca.not_valid_after_utc.timestamp()
+                for ca in load_certificates(authorities.anchors(kind))
+            ),
+            change_ends_at=end.timestamp() if (end := authorities.ends.get(kind)) else 0.0,
+        )
+        for kind, name in PLURALS.items()
+    ]
 
 
 def node_view(node: NodeRecord, connected: Collection[int]) -> pb.Node:

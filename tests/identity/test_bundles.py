@@ -7,6 +7,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedsec.errors import IdentityError
+from fedsec.identity.authorities import make_issuer
 from fedsec.identity.bundles import Bundle, check_enrolment, check_renewal, split_chain
 from fedsec.identity.leaves import make_key
 from fedsec.identity.names import Kind, Principal
@@ -47,9 +48,26 @@ def test_a_sound_answer(root: str | None) -> None:
     assert enrol(bundle(), root=root).spiffe_id == f"spiffe://{FEDERATION}/node/{NODE}"
 
 
+NEXT = make_issuer(PKI.root, Kind.SERVER, now=NOW)  # the servers' CA to come
+
+
+def two(second: bytes) -> Bundle:
+    return replace(bundle(), servers_ca_pem=PKI.servers.certificate_pem + second)
+
+
+def test_the_servers_ca_to_come_may_follow_the_present_one() -> None:
+    assert enrol(two(NEXT.certificate_pem)) == enrol(bundle())
+
+
 @pytest.mark.parametrize(
     ("sent", "code"),
     [
+        (two(OTHER.servers.certificate_pem), "wrong-issuer"),
+        (two(PKI.nodes.certificate_pem), "wrong-kind"),
+        (two(PKI.root.certificate_pem), "not-an-authority"),
+        (two(NEXT.certificate_pem * 4), "malformed"),
+        (two(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), "malformed"),
+        (replace(bundle(), servers_ca_pem=NEXT.certificate_pem), "wrong-fingerprint"),
         (replace(bundle(), servers_ca_pem=OTHER.servers.certificate_pem), "wrong-fingerprint"),
         (replace(bundle(), servers_ca_pem=PKI.nodes.certificate_pem), "wrong-fingerprint"),
         (replace(bundle(), root_pem=OTHER.root.certificate_pem), "wrong-issuer"),

@@ -22,7 +22,8 @@ from fedsec.wire.credentials import node_credentials
 from fedsec.wire.generated import admin_pb2
 from fedsec.wire.generated.fleet_pb2 import NodeFrame, RunAnswer
 from fedsec.wire.generated.message_pb2 import Header
-from fedsec_server.authorities import Authorities, load_authorities
+from fedsec_server.authorities import Authorities
+from fedsec_server.generations import load_authorities
 from fedsec_server.init import create_root, create_server
 from fedsec_server.layout import Layout, Listening
 from fedsec_server.settings import Listener
@@ -208,4 +209,4 @@ def make_place(directory: Path) -> Place:
     )
     with layout.settings.open("a") as settings:
         settings.write(f'\n[apps.tiny]\ndirectory = "{APPS / "tiny"}"\n')
-    return Place(layout, load_authorities(layout, now=now))
+    return Place(layout, load_authorities(layout, Lifetimes(), now=now))

@@ -100,6 +100,7 @@ class Desk:
     admin: World
     enrolment: World
     layout: Layout
+    authorities: Authorities
 
     async def ask(
         self,
@@ -148,6 +149,10 @@ class Desk:
         """Returns the kinds of all events so far."""
         await self.recorder.settle()
         return [event.kind for event in await asyncio.to_thread(self.store.events)]
+
+
+async def nothing_to_reload() -> None:
+    """The authorities of a desk are made in memory."""
 
 
 def enrolment(token: bytes, /, **changes: object) -> EnrolRequest:
@@ -200,6 +205,7 @@ async def desk(
         presence=presence,
         addresses=addresses,
         certificate_expires_at=lambda: 99.0,
+        reload_authorities=nothing_to_reload,
         started_at=time.unix,
         clock=time,
     )
@@ -225,4 +231,5 @@ async def desk(
             admin_world,
             enrol_world,
             Layout(directory),
+            authorities,
         )

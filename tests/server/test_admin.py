@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from datetime import timedelta
 from pathlib import Path
 
 import grpc
@@ -38,6 +39,21 @@ def test_an_invite_leads_to_the_enrol_port_and_pins_the_servers_ca(tmp_path: Pat
             detail = await here.detail_of("node-invited")
             assert (detail["name"], detail["by"]) == ("clinic-2", ANN)
             assert reply.invite not in json.dumps(detail)
+
+    run(main())
+
+
+def test_an_invite_ends_with_the_servers_ca_that_it_pins(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with desk(tmp_path) as here:
+            end = here.clock.now + timedelta(hours=3)
+            here.authorities.ends = {Kind.SERVER: end}
+            request = pb.InviteNodeRequest(name="clinic-1")
+            reply = await here.ask("InviteNode", request, pb.InviteNodeReply)
+            assert reply.expires_at == pytest.approx(end.timestamp())
+            brief = pb.InviteNodeRequest(name="clinic-2", valid_for=60)
+            reply = await here.ask("InviteNode", brief, pb.InviteNodeReply)
+            assert reply.expires_at == pytest.approx(here.clock.unix + 60)
 
     run(main())
 

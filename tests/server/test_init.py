@@ -15,11 +15,11 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 
 from fedsec.errors import ConfigError, IdentityError
 from fedsec.identity.authorities import Authority, is_root
-from fedsec.identity.leaves import make_key, make_request
+from fedsec.identity.leaves import Lifetimes, make_key, make_request
 from fedsec.identity.names import Kind
 from fedsec.identity.principals import principal_of
 from fedsec_server import root_keys
-from fedsec_server.authorities import load_authorities
+from fedsec_server.generations import load_authorities
 from fedsec_server.init import (
     check_passphrase,
     create_root,
@@ -114,7 +114,7 @@ def test_a_directory_without_a_root_is_named(tmp_path: Path) -> None:
 def test_a_coordinator_receives_three_issuing_authorities_and_no_root_key(
     server: Layout, root: Path
 ) -> None:
-    authorities = load_authorities(server, now=NOW)
+    authorities = load_authorities(server, Lifetimes(), now=NOW)
     assert authorities.federation == "fed.example"
     assert authorities.root_pem == (root / "root.cert.pem").read_bytes()
     for kind in Kind:
@@ -140,7 +140,7 @@ def test_settings_and_database_are_there(server: Layout) -> None:
 
 
 def test_an_authority_issues_for_its_kind_alone(server: Layout) -> None:
-    authorities = load_authorities(server, now=NOW)
+    authorities = load_authorities(server, Lifetimes(), now=NOW)
     lifetimes = load_settings(server).certificate_lifetimes
     csr = make_request(make_key())
     issued = authorities.issue(Kind.NODE, csr, name="0" * 32, lifetimes=lifetimes, now=NOW)
@@ -233,7 +233,7 @@ def test_another_directory_is_told_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize("days", [366])
 def test_an_expired_authority_is_named_by_its_file(server: Layout, days: int) -> None:
     with pytest.raises(IdentityError, match=f"expired: {server.authorities}/.*cert.pem"):
-        load_authorities(server, now=NOW + timedelta(days=days))
+        load_authorities(server, Lifetimes(), now=NOW + timedelta(days=days))
 
 
 def test_an_authority_of_another_root_is_refused(server: Layout, tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ def test_an_authority_of_another_root_is_refused(server: Layout, tmp_path: Path)
     for path in (server.issuer_certificate(Kind.NODE), server.issuer_key(Kind.NODE)):
         path.write_bytes((other.authorities / path.name).read_bytes())
     with pytest.raises(IdentityError, match=r"wrong-issuer: .*nodes\.cert\.pem"):
-        load_authorities(server, now=NOW)
+        load_authorities(server, Lifetimes(), now=NOW)
 
 
 # --- no root key here --------------------------------------------------------------------------

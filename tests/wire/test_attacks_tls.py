@@ -143,7 +143,11 @@ def test_a_foreign_server(name: str) -> None:
 
     async def main() -> None:
         pki = make_pki()
-        async with gated([row], pki=pki, server=BAD_SERVERS[name](pki)) as world:
+        async with (
+            gated(pki=pki) as ours,
+            undisturbed(ours),  # a node that is at the right server
+            gated([row], pki=pki, server=BAD_SERVERS[name](pki)) as world,
+        ):
             # gRPC says UNAUTHENTICATED where TLS passed and its own look at the host did not
             status, details = await refused(world.ask(None))
             assert status in {UNAVAILABLE, UNAUTHENTICATED}

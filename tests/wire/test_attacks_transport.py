@@ -254,7 +254,7 @@ def test_a_ca_is_removed_live() -> None:
                 server = world.pki.server()
                 ca = renewed.nodes.certificate_pem
                 world.credentials.replace(server.chain_pem, server.key_pem, ca)
-                world.gate.replace_issuer(ca)
+                world.gate.replace_issuers(ca)
                 status, details = await refused(call.read())
                 assert time.monotonic() - started < AT_ONCE_S
                 assert status is UNAUTHENTICATED
@@ -267,10 +267,46 @@ def test_a_ca_is_removed_live() -> None:
     run(main())
 
 
+def test_when_a_former_ca_goes_only_its_own_streams_end() -> None:
+    """14, as a planned change: both CAs count, then the former one does not."""
+
+    async def main() -> None:
+        async with gated() as world:
+            new = replace(world.pki, nodes=make_pki().nodes)
+            former, ours = world.pki.nodes.certificate_pem, new.nodes.certificate_pem
+            server = world.pki.server()
+
+            def count(anchors: bytes) -> None:
+                world.credentials.replace(server.chain_pem, server.key_pem, anchors)
+                world.gate.replace_issuers(anchors)
+
+            async with world.channel(old := world.pki.node()) as late:
+                last = stream(late)
+                await last.write(b"x")
+                assert await last.read() == b"x"
+                count(ours + former)
+                async with world.channel(renewed := new.node()) as early:
+                    kept = stream(early)
+                    for call in (kept, last):  # both, on open connections and new ones
+                        await call.write(b"y")
+                        assert await call.read() == b"y"
+                    assert await world.ask(old)
+                    count(ours)
+                    status, details = await refused(last.read())
+                    assert (status, details[:14]) == (UNAUTHENTICATED, "wrong-issuer: ")
+                    await kept.write(b"z")
+                    assert await kept.read() == b"z"
+                    assert (await refused(world.ask(old)))[0] is UNAVAILABLE
+                    assert await world.ask(renewed)
+            assert world.codes() == ["wrong-issuer"]
+
+    run(main())
+
+
 def test_replacing_the_ca_leaves_streams_alone_that_it_also_issued() -> None:
     async def main() -> None:
         async with gated() as world, undisturbed(world):
-            world.gate.replace_issuer(world.pki.nodes.certificate_pem)
+            world.gate.replace_issuers(world.pki.nodes.certificate_pem)
             await asyncio.sleep(0)
             assert world.codes() == []
 

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from fedsec.errors import ConfigError, IdentityError
 from fedsec.identity.names import Kind
 from fedsec.wire.call import Method
-from fedsec.wire.channels import fetch_pinned_chain, listen, open_channel
+from fedsec.wire.channels import check_presents, fetch_pinned_chain, listen, open_channel
 from fedsec.wire.credentials import ServerCredentials, anonymous_credentials
 from tests.pki import Leaf, make_pki
 from tests.wire.gated import ONCE, gated, once, refused, run, unary
@@ -49,7 +49,7 @@ def test_the_pinned_ca_is_fetched_and_is_a_good_anchor(kind: Kind | None, host: 
     async def main() -> None:
         async with gated([row], pki=PKI, kind=kind) as world:
             address = f"{host}:{world.listener.port}"
-            ca = await asyncio.to_thread(fetch_pinned_chain, address, PIN)
+            ca = await asyncio.to_thread(check_presents, fetch_pinned_chain, address, PIN)
             assert pin_of(ca) == PIN
             if kind is None:
                 async with open_channel(address, anonymous_credentials(ca)) as channel:
@@ -76,7 +76,7 @@ def test_the_pinned_ca_behind_a_foreign_leaf_gives_a_thief_nothing() -> None:
 
     async def main() -> None:
         async with gated([row], pki=PKI, kind=None, server=thief) as world:
-            ca = await asyncio.to_thread(fetch_pinned_chain, world.address, PIN)
+            ca = await asyncio.to_thread(check_presents, fetch_pinned_chain, world.address, PIN)
             async with open_channel(world.address, anonymous_credentials(ca)) as channel:
                 status, _ = await refused(unary(channel, "/t/Enrol"))
             assert status is grpc.StatusCode.UNAVAILABLE
@@ -233,3 +233,19 @@ def _is_closed(connection: socket.socket) -> bool:
         return True
     except TimeoutError:
         return False
+
+
+def test_one_of_the_anchors_must_be_presented() -> None:
+    mine, other = make_pki(), make_pki()
+
+    async def main() -> None:
+        async with gated(pki=mine) as world:
+            both = other.servers.certificate_pem + mine.servers.certificate_pem
+            await asyncio.to_thread(check_presents, world.address, both, 5.0)
+            with pytest.raises(IdentityError, match="presents another CA") as caught:
+                await asyncio.to_thread(
+                    check_presents, world.address, other.servers.certificate_pem, 5.0
+                )
+            assert caught.value.code == "pin-mismatch"
+
+    run(main())

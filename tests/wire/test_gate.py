@@ -381,9 +381,9 @@ def test_nonsense_in_the_table_is_refused_before_anything_listens() -> None:
         gate(None).generic_handler([ONCE])
     with pytest.raises(ConfigError, match="names roles exactly where"):
         gate(Kind.NODE).generic_handler([Method("/a/B", frozenset(), once)])
-    with pytest.raises(ConfigError, match="the kind of its principals, or neither"):
+    with pytest.raises(ConfigError, match="the kind of their principals, or neither"):
         Gate(None, Kind.NODE, Denylist(), RateLimiter(1, 1), print)
     with pytest.raises(IdentityError, match="wrong-kind"):
         Gate(pki.people.certificate_pem, Kind.NODE, Denylist(), RateLimiter(1, 1), print)
     with pytest.raises(ConfigError, match="no issuer to replace"):
-        gate(None).replace_issuer(pki.nodes.certificate_pem)
+        gate(None).replace_issuers(pki.nodes.certificate_pem)

@@ -44,6 +44,7 @@ class StatusReply(_message.Message):
     NODES_CONNECTED_FIELD_NUMBER: _builtins.int
     RUNS_ACTIVE_FIELD_NUMBER: _builtins.int
     CERTIFICATE_EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    AUTHORITY_FIELD_NUMBER: _builtins.int
     federation: _builtins.str
     software: _builtins.str
     started_at: _builtins.float
@@ -52,6 +53,8 @@ class StatusReply(_message.Message):
     nodes_connected: _builtins.int
     runs_active: _builtins.int
     certificate_expires_at: _builtins.float
+    @_builtins.property
+    def authority(self) -> _containers.RepeatedCompositeFieldContainer[Global___Authority]: ...
     def __init__(
         self,
         *,
@@ -62,14 +65,84 @@ class StatusReply(_message.Message):
         nodes_connected: _builtins.int = ...,
         runs_active: _builtins.int = ...,
         certificate_expires_at: _builtins.float = ...,
+        authority: _abc.Iterable[Global___Authority] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_expires_at", b"certificate_expires_at", "federation", b"federation", "nodes_connected", b"nodes_connected", "nodes_enrolled", b"nodes_enrolled", "runs_active", b"runs_active", "software", b"software", "started_at", b"started_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "certificate_expires_at", b"certificate_expires_at", "federation", b"federation", "nodes_connected", b"nodes_connected", "nodes_enrolled", b"nodes_enrolled", "runs_active", b"runs_active", "software", b"software", "started_at", b"started_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StatusReply: _TypeAlias = StatusReply  # noqa: Y015
+
+@_typing.final
+class Authority(_message.Message):
+    """An issuing authority, as it counts now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    CHANGE_ENDS_AT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"servers", "nodes", "people" """
+    fingerprint: _builtins.str
+    """of the one that issues, hexadecimal"""
+    expires_at: _builtins.float
+    """of the newest"""
+    change_ends_at: _builtins.float
+    """while it is replaced: when the former one ends"""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        fingerprint: _builtins.str = ...,
+        expires_at: _builtins.float = ...,
+        change_ends_at: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_ends_at", b"change_ends_at", "expires_at", b"expires_at", "fingerprint", b"fingerprint", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Authority: _TypeAlias = Authority  # noqa: Y015
+
+@_typing.final
+class ReloadAuthoritiesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReloadAuthoritiesRequest: _TypeAlias = ReloadAuthoritiesRequest  # noqa: Y015
+
+@_typing.final
+class ReloadAuthoritiesReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AUTHORITY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def authority(self) -> _containers.RepeatedCompositeFieldContainer[Global___Authority]: ...
+    def __init__(
+        self,
+        *,
+        authority: _abc.Iterable[Global___Authority] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReloadAuthoritiesReply: _TypeAlias = ReloadAuthoritiesReply  # noqa: Y015
 
 @_typing.final
 class Node(_message.Message):

@@ -16,9 +16,8 @@ from click.core import ParameterSource
 from google.protobuf.message import Message
 
 from fedsec.errors import ConfigError, FedsecError, IdentityError
-from fedsec.identity.authorities import fingerprint
 from fedsec.wire.answers import error_of
-from fedsec.wire.channels import fetch_pinned_chain, open_channel
+from fedsec.wire.channels import check_presents, open_channel
 from fedsec.wire.credentials import node_credentials
 from fedsec.wire.services import ADMIN
 from fedsec_server.layout import Layout, NotRunningError, find_coordinator, not_running
@@ -116,8 +115,7 @@ class Reach:
     def _why_unavailable(self, held: Credentials) -> FedsecError:
         """Finds out what TLS and gRPC do not say."""
         try:
-            pin = bytes.fromhex(fingerprint(held.servers_ca_pem))
-            fetch_pinned_chain(held.address, pin, timeout_s=PROBE_S)
+            check_presents(held.address, held.servers_ca_pem, timeout_s=PROBE_S)
         except IdentityError as error:
             if error.code == "nothing-listens" and self.layout is not None:
                 return not_running(self.layout)

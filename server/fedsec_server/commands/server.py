@@ -9,13 +9,14 @@ from typing import Annotated
 import typer
 
 from fedsec.console import Json, emit_json, format_time, safe, say, show
-from fedsec.identity.authorities import show_fingerprint
+from fedsec.identity.authorities import issuer_of_kind, show_fingerprint
 from fedsec.identity.names import Kind
 from fedsec.wire.generated import admin_pb2 as pb
-from fedsec_server.authorities import load_authorities
 from fedsec_server.commands.ca import PassphraseFile, read_passphrase
 from fedsec_server.commands.reach import CredentialsFile, Directory, reach
+from fedsec_server.commands.renew_ca import RENEW_CA, authority_facts, renew_ca
 from fedsec_server.commands.shape import as_mapping, facts, moment
+from fedsec_server.generations import load_generations
 from fedsec_server.init import create_server
 from fedsec_server.layout import NotRunningError, find_coordinator
 from fedsec_server.program import serve
@@ -76,6 +77,7 @@ def fill(group: typer.Typer) -> None:
     group.command("init", epilog=_INIT)(init)
     group.command("start", epilog=_START)(start)
     group.command("status", epilog=_STATUS)(status)
+    group.command("renew-ca", epilog=RENEW_CA)(renew_ca)
 
 
 def init(
@@ -98,19 +100,20 @@ def init(
         listen=listen,
         port=port,
     )
-    authorities = load_authorities(layout, now=datetime.now(UTC))
-    fingerprints = {kind.value: authorities.of(kind).fingerprint for kind in Kind}
+    generations = load_generations(layout, now=datetime.now(UTC)).of
+    fingerprints = {kind.value: generations[kind].current.fingerprint for kind in Kind}
+    federation, _ = issuer_of_kind(generations[Kind.NODE].current.certificate)
     if json:
         emit_json(
             {
                 "directory": str(directory),
                 "settings": str(layout.settings),
-                "federation": authorities.federation,
+                "federation": federation,
                 "fingerprints": fingerprints,
             }
         )
         return
-    say(f"The coordinator of {authorities.federation} is in {directory}.")
+    say(f"The coordinator of {federation} is in {directory}.")
     rows = [(f"{kind} CA", show_fingerprint(digits)) for kind, digits in fingerprints.items()]
     show(facts(rows))
     say(f"Settings, with explanations: {layout.settings}")
@@ -161,5 +164,6 @@ def status(
         ("nodes", f"{reply.nodes_enrolled} enrolled, {reply.nodes_connected} connected"),
         ("active runs", reply.runs_active),
         ("its certificate expires", moment(reply.certificate_expires_at, now=now)),
+        *authority_facts(reply.authority, now=now),
     ]
     show(facts(rows))
