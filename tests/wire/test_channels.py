@@ -49,7 +49,7 @@ def test_the_pinned_ca_is_fetched_and_is_a_good_anchor(kind: Kind | None, host: 
     async def main() -> None:
         async with gated([row], pki=PKI, kind=kind) as world:
             address = f"{host}:{world.listener.port}"
-            ca = await asyncio.to_thread(check_presents, fetch_pinned_chain, address, PIN)
+            ca = await asyncio.to_thread(fetch_pinned_chain, address, PIN)
             assert pin_of(ca) == PIN
             if kind is None:
                 async with open_channel(address, anonymous_credentials(ca)) as channel:
@@ -76,7 +76,7 @@ def test_the_pinned_ca_behind_a_foreign_leaf_gives_a_thief_nothing() -> None:
 
     async def main() -> None:
         async with gated([row], pki=PKI, kind=None, server=thief) as world:
-            ca = await asyncio.to_thread(check_presents, fetch_pinned_chain, world.address, PIN)
+            ca = await asyncio.to_thread(fetch_pinned_chain, world.address, PIN)
             async with open_channel(world.address, anonymous_credentials(ca)) as channel:
                 status, _ = await refused(unary(channel, "/t/Enrol"))
             assert status is grpc.StatusCode.UNAVAILABLE
