@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsec.errors import ConfigError
+from fedsec.privacy.distributed import rounded_norm
 from fedsec.privacy.hadamard import Rotation, block_lengths
 from fedsec.privacy.keystream import KEY_BYTES, Keystream
 from fedsec.vectors import Vector, is_finite
@@ -27,10 +28,9 @@ Integers: TypeAlias = NDArray[np.int64]
 Doubles: TypeAlias = NDArray[np.float64]
 
 MIN_BITS, MAX_BITS = 8, 32
-BETA = math.exp(-0.5)
-"""Of conditional rounding: a try fails with a probability of at most this."""
-
-_TRIES = 400  # as many failures have probability < 1e-86
+_TRIES = (
+    400  # each fails with a probability of at most BETA; as many failures have probability < 1e-86
+)
 
 
 class Encoding(Protocol):
@@ -210,21 +210,6 @@ class Rotated:
         """See `Encoding`."""
         steps = unwrap(_sized(total, self.length, self.bits), self.bits)
         return self.rotation.backward(steps) / self.scale
-
-
-def rounded_norm(norm: float, length: int) -> float:
-    """Returns the largest L2 norm after conditional rounding, in grid steps.
-
-    Args:
-        norm: Largest L2 norm before rounding, in grid steps.
-        length: Number of entries.
-
-    >>> round(rounded_norm(5000.0, 1_000_000) / 5000.0, 4)
-    1.0051
-    """
-    root = math.sqrt(length)
-    slack = math.sqrt(2 * math.log(1 / BETA)) * (norm + root / 2)
-    return min(norm + root, math.sqrt(norm**2 + length / 4 + slack))
 
 
 def padded(size: int) -> int:

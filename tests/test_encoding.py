@@ -13,12 +13,12 @@ from fedsec.encoding import (
     FixedPoint,
     Rotated,
     padded,
-    rounded_norm,
     unwrap,
     word_type,
     wrap,
 )
 from fedsec.errors import ConfigError
+from fedsec.privacy.distributed import rounded_norm
 from fedsec.privacy.keystream import Keystream
 
 SEED = bytes(range(32))

@@ -7,12 +7,10 @@ rounding, and that norm is at least `MIN_NORM` grid steps, for which the price i
 from fedsec.errors import ConfigError
 from fedsec.plan.federation import FederationPlan
 from fedsec.plan.privacy import Privacy, honest
+from fedsec.privacy.distributed import MIN_NORM
 from fedsec.privacy.events import Gaussian, Price, Skellam
 from fedsec.privacy.exactness import residue
 from fedsec.privacy.ledger import Guarantee, Terms
-
-MIN_NORM = 256.0
-"""Grid steps of a node's longest vector in a distributed sum, at least: finer grids cost less."""
 
 
 def terms(plan: FederationPlan) -> Terms:

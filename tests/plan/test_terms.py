@@ -4,7 +4,8 @@ import pytest
 
 from fedsec.errors import ConfigError
 from fedsec.plan import FederationPlan
-from fedsec.plan.terms import MIN_NORM, price, terms
+from fedsec.plan.terms import price, terms
+from fedsec.privacy.distributed import MIN_NORM
 from fedsec.privacy.events import Gaussian, Skellam
 
 HEAD = """
