@@ -6,15 +6,16 @@
 Here each node sends its update in plain; secure aggregation is another collection.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from fedsec.errors import FedsecError, ProtocolError
+from fedsec.flower.clock import CLOCK, POLL_S, Clock
 from fedsec.flower.messages import Metrics, read_train_reply
 from fedsec.flower.replies import Reasons, frozen, sort_replies
 from fedsec.flower.strategy import Matrix, Weighting, Weights
@@ -84,6 +85,15 @@ class Collected:
         return tuple(sorted(node for group in self.groups for node in group))
 
 
+@runtime_checkable
+class Arrivals(Protocol):
+    """Hands replies over one by one, as they come. A Grid may; fedsec's own does."""
+
+    def arrivals(self, message_ids: Iterable[str], seconds: float) -> Iterator[Message]:
+        """Yields the replies to messages that were pushed, until all are there or time is up."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Post:
     """Sends messages to nodes and waits for what they answer.
@@ -91,16 +101,47 @@ class Post:
     Args:
         grid: Reaches the nodes.
         deadline_s: Seconds for a node to answer.
+        clock: For tests.
     """
 
     grid: Grid
     deadline_s: float
+    clock: Clock = CLOCK
 
     def ask(
         self, contents: Mapping[int, RecordDict], message_type: str, round_number: int
     ) -> list[Message]:
         """Sends each node its content; returns the replies that came in time, in any order."""
-        messages = [
+        messages = self._messages(contents, message_type, round_number)
+        return list(self.grid.send_and_receive(messages, timeout=self.deadline_s))
+
+    def exchange(
+        self, contents: Mapping[int, RecordDict], message_type: str, round_number: int
+    ) -> Iterator[Message]:
+        """Sends each node its content; yields the replies as they come, so that none need wait.
+
+        Ends when all have answered or the deadline has passed.
+        """
+        messages = self._messages(contents, message_type, round_number)
+        waiting = set(self.grid.push_messages(messages))
+        if isinstance(self.grid, Arrivals):
+            yield from self.grid.arrivals(waiting, self.deadline_s)
+            return
+        end = self.clock.now() + self.deadline_s
+        while waiting:
+            came = list(self.grid.pull_messages(waiting))
+            for reply in came:
+                waiting.discard(reply.metadata.reply_to_message_id)
+            yield from came
+            if self.clock.now() >= end:
+                return
+            if not came:
+                self.clock.sleep(POLL_S)
+
+    def _messages(
+        self, contents: Mapping[int, RecordDict], message_type: str, round_number: int
+    ) -> list[Message]:
+        return [
             Message(
                 content,
                 dst_node_id=node,
@@ -110,7 +151,6 @@ class Post:
             )
             for node, content in contents.items()
         ]
-        return list(self.grid.send_and_receive(messages, timeout=self.deadline_s))
 
     @property
     def silent(self) -> str:

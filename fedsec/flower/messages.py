@@ -80,9 +80,14 @@ def instruction(
     return RecordDict(
         {
             MODEL: ArrayRecord({name: pack(array) for name, array in arrays.items()}),
-            INSTRUCTION: ConfigRecord({ROUND: round_number, ATTEMPT: attempt, PLAN: plan}),
+            INSTRUCTION: heading_record(Heading(round_number, attempt, plan)),
         }
     )
+
+
+def heading_record(heading: Heading) -> ConfigRecord:
+    """Returns the record that says which turn an instruction belongs to."""
+    return ConfigRecord({ROUND: heading.round, ATTEMPT: heading.attempt, PLAN: heading.plan})
 
 
 def read_heading(content: RecordDict) -> Heading:
@@ -173,6 +178,18 @@ def read_train_reply(peer: str, content: RecordDict, out: Vector) -> Metrics:
         bad = int(np.count_nonzero(~np.isfinite(out)))
         raise ProtocolError(peer, "not-finite", f"{bad} of {out.size} entries are NaN or infinite")
     return _metrics(peer, content, TRAIN_LOSS)
+
+
+def read_update(content: RecordDict) -> tuple[Vector, Metrics]:
+    """Returns update (d,) and metrics of this node's own app, for what stands around it.
+
+    Raises:
+        ProtocolError: As in `read_train_reply`.
+    """
+    record = content.array_records.get(UPDATE, ArrayRecord())
+    shape = tuple(record[VECTOR].shape) if VECTOR in record else ()
+    out = np.empty(shape if len(shape) == 1 else (0,), np.float32)
+    return out, read_train_reply("app", content, out)
 
 
 def read_evaluate_reply(peer: str, content: RecordDict) -> Metrics:

@@ -13,6 +13,8 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from fedsec.errors import PolicyRefusal
 from fedsec.flower.messages import read_heading
+from fedsec.flower.secure_messages import read_stage
+from fedsec.flower.secure_node import Identity, secure_node
 from fedsec.plan import FederationPlan
 
 Allow: TypeAlias = Callable[[FederationPlan], None]
@@ -26,17 +28,23 @@ KINDS: Mapping[str, str] = MappingProxyType(
 )
 
 
-def guard(plan: FederationPlan, allow: Allow) -> Mod:
+def guard(plan: FederationPlan, allow: Allow, identity: Identity | None = None) -> Mod:
     """Returns the mod of one run; it keeps count, so make one per run and process.
 
     It lets through only what the plan announced: messages of this run; for the built-in app train
-    and evaluate of a round of this very plan, once for each attempt that the plan allows.
+    and evaluate of a round of this very plan, once for each attempt that the plan allows. Where the
+    plan demands secure aggregation, an update leaves masked or not at all.
 
     Args:
         plan: What this node agreed to.
         allow: Asked again for every message, since a site's policy may change during a run.
+        identity: Who this node is in secure sums.
+
+    Raises:
+        ConfigError: The plan demands secure aggregation, and there is no identity.
     """
     asked: Asked = {}
+    secure = secure_node(plan, identity)
 
     def defence_mod(message: Message, context: Context, app: ClientAppCallable) -> Message:
         """Returns the app's reply.
@@ -52,6 +60,8 @@ def guard(plan: FederationPlan, allow: Allow) -> Mod:
             )
         if plan.built_in:
             _check(plan, message, asked)
+        if secure is not None:
+            return secure(message, context, app)
         return app(message, context)
 
     return defence_mod
@@ -80,6 +90,8 @@ def _check(plan: FederationPlan, message: Message, asked: Asked) -> None:
             f"attempt {heading.attempt} at round {heading.round}; the plan has "
             f"{plan.round.attempts} (round.attempts)"
         )
+    if plan.secure_aggregation is not None:
+        kind = f"stage {read_stage(message.content)} of {kind}"
     turn = kind, heading.round, heading.attempt
     known = asked.setdefault(turn, message.metadata.message_id)
     if known != message.metadata.message_id:  # one delivered again is the same one

@@ -13,7 +13,6 @@ a run that continues from a stored state does what it would have done.
 
 import hashlib
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -21,6 +20,7 @@ from flwr.app import MessageType
 from flwr.serverapp import Grid
 
 from fedsec.errors import StateError
+from fedsec.flower.clock import CLOCK, POLL_S, Clock
 from fedsec.flower.collection import Attempt, AttemptMissed, Collected, Collection, Post
 from fedsec.flower.combination import Combination, Combined
 from fedsec.flower.messages import TRAIN_LOSS, instruction
@@ -33,19 +33,7 @@ from fedsec.plan import FederationPlan
 from fedsec.vectors import is_finite
 
 Evaluation = Callable[[ServerState], Mapping[str, float]]
-POLL_S = 0.1
 MAX_NAMED = 20  # nodes in one sentence
-
-
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """Time, as a value, so that tests need not wait. Seconds."""
-
-    now: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
-
-
-CLOCK = Clock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +83,7 @@ class Rounds:
         self._clock = clock
         self._optimizer = ALGORITHMS[self._training.algorithm](self._training)
         self._weighting = weighting(self._training)
-        self._post = Post(grid, plan.round.deadline_s)
+        self._post = Post(grid, plan.round.deadline_s, clock)
         self._collect = collect or collection(plan, size)
         self._combine = combine or combination(plan)
 
@@ -192,6 +180,8 @@ class Rounds:
             return {}
         if self._evaluation is not None:
             return _finite(self._evaluation(state))
+        if self._plan.secure_aggregation is not None:
+            return {}  # a node's answer would be its own loss
         nodes = sorted(self._grid.get_node_ids())
         content = instruction(state.arrays(), round_number=state.round, plan=self._plan.digest)
         replies = self._post.ask(dict.fromkeys(nodes, content), MessageType.EVALUATE, state.round)

@@ -1,6 +1,6 @@
 """From a plan's words to the values that do the work."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import numpy as np
@@ -9,6 +9,7 @@ from fedsec.errors import ConfigError
 from fedsec.flower.collection import Collection, Plain
 from fedsec.flower.combination import Combination, Weighted
 from fedsec.flower.robust import RobustCombination
+from fedsec.flower.secure_sum import SecureSum
 from fedsec.flower.strategy import FedAdam, FedAvg, FedAvgM, ServerOptimizer, Weighting
 from fedsec.plan import FederationPlan, Training
 from fedsec.tasks.training import LocalTraining
@@ -42,8 +43,18 @@ ALGORITHMS: MappingProxyType[str, Callable[[Training], ServerOptimizer]] = Mappi
 )
 
 
-def collection(plan: FederationPlan, size: int) -> Collection:
-    """Returns how updates (d,) of `size` entries get from the nodes to rows."""
+def collection(
+    plan: FederationPlan, size: int, trusted: Mapping[int, bytes] | None = None
+) -> Collection:
+    """Returns how updates get from the nodes to rows.
+
+    Args:
+        plan: For the built-in app.
+        size: d, entries of an update.
+        trusted: Signing keys by node id, from the federation's signed roster, for secure sums.
+    """
+    if plan.secure_aggregation is not None:
+        return SecureSum(plan, size, trusted)
     return Plain(size, weighting(plan.learning[1]))
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fedsec.errors import ConfigError, ProtocolError
 from fedsec.secagg.graph import neighbours
 from fedsec.secagg.messages import Offer, Roster
-from fedsec.secagg.parameters import Assumptions, Parameters, choose
+from fedsec.secagg.parameters import MOST_NODES, Assumptions, Parameters, choose
 from fedsec.secagg.session import Session, commit_nonce, graph_seed, make_transcript
 
 COORDINATOR = "coordinator"
@@ -24,18 +24,25 @@ class Setting:
         session: What it is about.
         assumptions: What may go wrong in it; from the plan.
         quorum: Fewest nodes with which the plan wants a sum.
+        most: Most members, so that no sum overflows.
     """
 
     session: Session
     assumptions: Assumptions
     quorum: int
+    most: int = MOST_NODES
 
     def parameters(self, members: int) -> Parameters:
         """Returns k, t and the rest for so many members.
 
         Raises:
-            ProtocolError: ``too-few-nodes``: there are fewer than the quorum, or none are safe.
+            ProtocolError: ``too-few-nodes``: there are fewer than the quorum, or none are safe;
+                ``too-many-nodes``.
         """
+        if members > self.most:
+            raise ProtocolError(
+                COORDINATOR, "too-many-nodes", f"{members} members, words are for {self.most}"
+            )
         if members < self.quorum:
             raise too_few(f"{members} members, the plan's quorum is {self.quorum}")
         try:

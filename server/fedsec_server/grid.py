@@ -13,7 +13,7 @@ asks for them; one that is not what it claims to be becomes an error reply that 
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -158,16 +158,8 @@ class FleetGrid(Grid):
             timeout: Seconds; a message without reply by then gets an error reply.
         """
         seconds = self._deadline_s if timeout is None else min(timeout, self._deadline_s)
-        missing = set(self._push(list(messages), seconds))
-        end = self._clock() + seconds + SLACK_S
-        replies: list[tuple[_Asked, Message]] = []
-        while missing:
-            with self._news:
-                self._wait(partial(self._any_reply, missing), end)
-                taken = self._take(missing) or self._give_up(missing)
-            # Decoded one by one as they come: the next ones arrive meanwhile.
-            replies += [(asked, self._decode(asked)) for asked in taken]
-            missing -= {asked.header.message_id for asked in taken}
+        ids = self._push(list(messages), seconds)
+        replies = list(self._arrivals(ids, seconds))
         replies.sort(key=lambda pair: (pair[0].header.dst_node_id, pair[0].place))
         return [reply for _, reply in replies]
 
@@ -183,6 +175,17 @@ class FleetGrid(Grid):
                 moved, self._moved = self._moved, dict.fromkeys(self._moved, 0)
             detail = {**moved, **detail}
         self._send(RunnerFrame(record=RunRecord(kind=kind, detail_json=json.dumps(detail))))
+
+    def arrivals(self, message_ids: Iterable[str], seconds: float) -> Iterator[Message]:
+        """Yields the replies to messages that were pushed, each when it is there.
+
+        One is decoded when it is asked for, so that only one need be in memory.
+
+        Args:
+            message_ids: Of the messages.
+            seconds: After which a message without reply gets an error reply.
+        """
+        return (reply for _, reply in self._arrivals(message_ids, seconds))
 
     def name_of(self, node_id: int) -> str:
         """Returns what the operator calls a node."""
@@ -219,6 +222,19 @@ class FleetGrid(Grid):
         self._send(RunnerFrame(finished=Finished(ok=ok, reason=reason)))
 
     # --- inside ------------------------------------------------------------------------------
+
+    def _arrivals(
+        self, message_ids: Iterable[str], seconds: float
+    ) -> Iterator[tuple[_Asked, Message]]:
+        missing = set(message_ids)
+        end = self._clock() + seconds + SLACK_S
+        while missing:
+            with self._news:
+                self._wait(partial(self._any_reply, missing), end)
+                taken = self._take(missing) or self._give_up(missing)
+            missing -= {asked.header.message_id for asked in taken}
+            for asked in taken:  # the next ones arrive meanwhile
+                yield asked, self._decode(asked)
 
     def _ready(self) -> list[local_pb2.NodeInfo]:
         with self._news:

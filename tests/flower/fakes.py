@@ -8,9 +8,9 @@ from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordD
 from flwr.clientapp.typing import ClientAppCallable
 
 from fedsec.flower.arrays import pack
+from fedsec.flower.clock import Clock
 from fedsec.flower.local import LocalGrid, node_contexts
 from fedsec.flower.messages import METRICS, UPDATE, VECTOR, train_reply
-from fedsec.flower.rounds import Clock
 from fedsec.plan import FederationPlan
 
 PLAN = """

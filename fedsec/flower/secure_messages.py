@@ -1,0 +1,173 @@
+"""The stages of a secure sum as Flower messages.
+
+Each is a `train` message with a record ``fedsec.secagg``: the name of the stage and the bytes of
+docs/spec/secagg.md. The first one also carries the model; the vector comes back as an array.
+
+    stage       coordinator sends          node answers
+    offer       (the model)                key offer
+    nonce       roster                     nonce
+    shares      roster                     shares
+    vector      delivery                   complaints; array of words
+    signature   survivors                  signature
+    reveal      survivors                  revealed shares
+"""
+
+from enum import StrEnum
+
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+
+from fedsec.errors import ProtocolError
+from fedsec.flower.arrays import pack, unpack
+from fedsec.flower.messages import COORDINATOR, INSTRUCTION, Heading, heading_record
+from fedsec.secagg.keys import SIGNATURE_BYTES
+from fedsec.secagg.masks import Words
+from fedsec.secagg.messages import (
+    NONCE_BYTES,
+    Delivery,
+    Offer,
+    Revealed,
+    Roster,
+    Shares,
+    Survivors,
+    read_ids,
+    read_revealed,
+    write_ids,
+    write_revealed,
+)
+from fedsec.secagg.node import Effect, Upload
+
+SECAGG = "fedsec.secagg"
+MASKED, VECTOR = "masked", "vector"
+STAGE, BODY = "stage", "body"
+
+
+class Stage(StrEnum):
+    """Of a secure sum, in order."""
+
+    OFFER = "offer"
+    NONCE = "nonce"
+    SHARES = "shares"
+    VECTOR = "vector"
+    SIGNATURE = "signature"
+    REVEAL = "reveal"
+
+
+def request(stage: Stage, heading: Heading, body: bytes) -> RecordDict:
+    """Returns the content of a stage's message."""
+    return RecordDict({INSTRUCTION: heading_record(heading), SECAGG: _record(stage, body)})
+
+
+def with_stage(content: RecordDict) -> RecordDict:
+    """Returns the content of an instruction to train, with the first stage's record."""
+    return RecordDict({**dict(content.items()), SECAGG: _record(Stage.OFFER, b"")})
+
+
+def read_stage(content: RecordDict) -> Stage | None:
+    """Returns which stage an instruction is of; None for one outside of any secure sum.
+
+    Raises:
+        ProtocolError: ``bad-instruction``.
+    """
+    record = content.config_records.get(SECAGG)
+    if record is None:
+        return None
+    try:
+        return Stage(str(record.get(STAGE)))
+    except ValueError as error:
+        raise ProtocolError(COORDINATOR, "bad-instruction", "there is no such stage") from error
+
+
+def read_request(stage: Stage, content: RecordDict) -> Roster | Delivery | Survivors:
+    """Returns what the coordinator sends at a stage after the first.
+
+    Raises:
+        ProtocolError: ``malformed``.
+    """
+    body = _body(content, stage, COORDINATOR)
+    match stage:
+        case Stage.NONCE | Stage.SHARES:
+            return Roster.read(body, COORDINATOR)
+        case Stage.VECTOR:
+            return Delivery.read(body, COORDINATOR)
+        case _:
+            return Survivors.read(body, COORDINATOR)
+
+
+def reply(stage: Stage, effect: Offer | Effect) -> RecordDict:
+    """Returns a node's answer at a stage."""
+    match effect:
+        case Offer() | Shares():
+            return RecordDict({SECAGG: _record(stage, effect.to_bytes())})
+        case Upload(words, complaints):
+            masked = ArrayRecord({VECTOR: pack(words)})
+            return RecordDict({SECAGG: _record(stage, write_ids(complaints)), MASKED: masked})
+        case bytes():
+            return RecordDict({SECAGG: _record(stage, effect)})
+        case _:
+            return RecordDict({SECAGG: _record(stage, write_revealed(effect))})
+
+
+def read_reply(
+    stage: Stage, content: RecordDict, peer: str, like: Words
+) -> Offer | bytes | Shares | Upload | tuple[Revealed, ...]:
+    """Returns what a node answers at a stage.
+
+    Args:
+        stage: The one asked for.
+        content: Of the reply.
+        peer: Who sent it, for errors.
+        like: Shape and dtype of a masked vector.
+
+    Raises:
+        ProtocolError: ``undefended``: it is no answer within a secure sum at all; ``malformed``,
+            ``bad-records`` or ``bad-vector``.
+    """
+    body = _body(content, stage, peer)
+    wanted = {SECAGG, MASKED} if stage is Stage.VECTOR else {SECAGG}
+    if set(content) != wanted:
+        raise ProtocolError(peer, "bad-records", f"want {', '.join(sorted(wanted))} and no others")
+    match stage:
+        case Stage.OFFER:
+            return Offer.read(body, peer)
+        case Stage.SHARES:
+            return Shares.read(body, peer)
+        case Stage.VECTOR:
+            return Upload(_words(content, peer, like), read_ids(body, peer, "the complaints"))
+        case Stage.REVEAL:
+            return read_revealed(body, peer)
+        case _:
+            length = NONCE_BYTES if stage is Stage.NONCE else SIGNATURE_BYTES
+            if len(body) != length:
+                raise ProtocolError(peer, "malformed", f"{stage} has {len(body)} bytes")
+            return body
+
+
+def _record(stage: Stage, body: bytes) -> ConfigRecord:
+    return ConfigRecord({STAGE: stage.value, BODY: body})
+
+
+def _body(content: RecordDict, stage: Stage, peer: str) -> bytes:
+    record = content.config_records.get(SECAGG)
+    if record is None:
+        raise ProtocolError(
+            peer, "undefended", f"it answers without a record {SECAGG!r}: its app has no defence"
+        )
+    body = record.get(BODY)
+    if record.get(STAGE) != stage or not isinstance(body, bytes):
+        raise ProtocolError(peer, "malformed", f"its record {SECAGG!r} is not of stage {stage}")
+    return body
+
+
+def _words(content: RecordDict, peer: str, like: Words) -> Words:
+    arrays = content.array_records.get(MASKED)
+    if arrays is None or set(arrays) != {VECTOR}:
+        raise ProtocolError(peer, "bad-vector", f"want one array, {VECTOR!r}")
+    array = arrays[VECTOR]
+    if array.dtype != like.dtype.name or tuple(array.shape) != like.shape:
+        raise ProtocolError(
+            peer, "bad-vector", f"the masked vector is not {like.dtype.name} {like.shape}"
+        )
+    try:
+        return unpack(array)
+    except ValueError as error:
+        raise ProtocolError(peer, "bad-vector", f"the masked vector: {error}") from error

@@ -1,0 +1,190 @@
+"""The node's half of a secure sum, around a ClientApp: the app trains, its update never leaves.
+
+    stage offer: the app trains; its update is coded and kept; keys are offered
+    later stages: `fedsec.secagg.node`; the vector leaves masked
+
+Keys, seeds and the coded update lie in this object, in the process's memory, until the sum's last
+stage or the next round. What outlives the process is the number of the last turn, in
+``context.state``: no turn begins twice, whatever the coordinator says.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
+from flwr.clientapp.typing import ClientAppCallable
+
+from fedsec.errors import ConfigError, PolicyRefusal
+from fedsec.flower.messages import Heading, read_heading, read_update
+from fedsec.flower.secure_messages import SECAGG, Stage, read_request, read_stage, reply
+from fedsec.flower.secure_session import make_setting
+from fedsec.flower.sums import SumForm, sum_form
+from fedsec.plan import FederationPlan
+from fedsec.privacy.keystream import Keystream
+from fedsec.secagg import node as protocol
+from fedsec.secagg.masks import Words
+from fedsec.secagg.membership import Setting
+from fedsec.secagg.messages import Delivery
+from fedsec.secagg.parameters import Minima
+
+Code: TypeAlias = Callable[[Message, Message, Heading], tuple[SumForm, Words]]
+"""From what an app was asked, and what it answered, to the words that are added up."""
+
+_ROUND, _ATTEMPT = "round", "attempt"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this node is in secure sums, and what its site asks of them.
+
+    Args:
+        signer: Its long-term signing key.
+        trusted: Signing keys by node id, from the federation's signed roster; None if not pinned.
+        minima: Of the site's policy.
+    """
+
+    signer: Ed25519PrivateKey = field(repr=False)
+    trusted: Mapping[int, bytes] | None = None
+    minima: Minima = protocol.ANY
+
+
+@dataclass(slots=True)
+class _Turn:
+    """A sum that is under way."""
+
+    heading: Heading
+    setting: Setting
+    state: protocol.State
+    words: Words | None
+
+
+class SecureNode:
+    """Takes part in a run's secure sums.
+
+    Args:
+        plan: With secure aggregation.
+        identity: The node's.
+        code: Makes the words of the app's answer.
+    """
+
+    def __init__(self, plan: FederationPlan, identity: Identity, code: Code) -> None:
+        self._plan = plan
+        self._identity = identity
+        self._code = code
+        self._turn: _Turn | None = None
+
+    def __call__(self, message: Message, context: Context, app: ClientAppCallable) -> Message:
+        """Returns the node's answer at one stage.
+
+        Raises:
+            PolicyRefusal: The message would have the update leave in plain, or begins a turn again.
+            ProtocolError: The coordinator lies, or the message is malformed.
+        """
+        if message.metadata.message_type != MessageType.TRAIN:
+            raise PolicyRefusal(
+                f"a message of type {message.metadata.message_type[:40]!r}: under secure "
+                "aggregation no figure of one node leaves it"
+            )
+        stage = read_stage(message.content)
+        if stage is None:
+            raise PolicyRefusal(
+                "the plan demands secure aggregation, and this message would have the update leave "
+                "in plain"
+            )
+        heading = read_heading(message.content)
+        me = protocol.Node(
+            context.node_id,
+            self._identity.signer,
+            os.urandom,
+            self._identity.trusted,
+            self._identity.minima,
+        )
+        if stage is Stage.OFFER:
+            return self._begin(me, message, context, app)
+        turn = self._turn
+        if turn is None or turn.heading != heading:
+            raise PolicyRefusal(
+                f"stage {stage} of round {heading.round}, attempt {heading.attempt}: this node is "
+                "not in it"
+            )
+        return Message(self._go_on(me, turn, stage, message.content), reply_to=message)
+
+    def _begin(
+        self, me: protocol.Node, message: Message, context: Context, app: ClientAppCallable
+    ) -> Message:
+        heading = read_heading(message.content)
+        self._turn = None  # whatever was under way is over
+        _take_turn(context, heading)
+        without = {name: record for name, record in message.content.items() if name != SECAGG}
+        message.content = RecordDict(without)
+        answer = app(message, context)
+        if answer.has_error():
+            return answer
+        form, words = self._code(message, answer, heading)
+        setting = make_setting(self._plan, form, context.run_id, heading)
+        state, offer = protocol.begin(me, setting)
+        self._turn = _Turn(heading, setting, state, words)
+        return Message(reply(Stage.OFFER, offer), reply_to=message)
+
+    def _go_on(
+        self, me: protocol.Node, turn: _Turn, stage: Stage, content: RecordDict
+    ) -> RecordDict:
+        asked = read_request(stage, content)
+        event: protocol.Event
+        if isinstance(asked, Delivery):
+            if turn.words is None:
+                raise PolicyRefusal("the masked vector of this turn has left before")
+            event = protocol.Deliver(asked, turn.words)
+        else:
+            event = asked
+        turn.state, effect = protocol.step(me, turn.state, event)
+        if isinstance(effect, protocol.Upload):
+            turn.words = None
+        if isinstance(turn.state, protocol.Finished):
+            self._turn = None
+        return reply(stage, effect)
+
+
+def secure_node(plan: FederationPlan, identity: Identity | None) -> SecureNode | None:
+    """Returns what takes part in the secure sums of the built-in app; None where there are none.
+
+    Raises:
+        ConfigError: The plan demands them, and there is no identity.
+    """
+    if plan.secure_aggregation is None:
+        return None
+    if identity is None:
+        raise ConfigError(
+            "the plan demands secure aggregation; this node has no signing key for it"
+        )
+
+    def code(_asked: Message, answer: Message, heading: Heading) -> tuple[SumForm, Words]:
+        update, metrics = read_update(answer.content)
+        form = sum_form(plan, update.size, heading)
+        return form, form.encode(update, metrics, Keystream())
+
+    return SecureNode(plan, identity, code)
+
+
+def _take_turn(context: Context, heading: Heading) -> None:
+    """Writes down that a turn begins.
+
+    Raises:
+        PolicyRefusal: It, or a later one, began before.
+    """
+    known = context.state.config_records.get(SECAGG, ConfigRecord())
+    last = _number(known, _ROUND), _number(known, _ATTEMPT)
+    if (heading.round, heading.attempt) <= last:
+        raise PolicyRefusal(
+            f"round {heading.round}, attempt {heading.attempt} comes after round {last[0]}, "
+            f"attempt {last[1]}, in which this node took part; a secure sum is made once"
+        )
+    context.state[SECAGG] = ConfigRecord({_ROUND: heading.round, _ATTEMPT: heading.attempt})
+
+
+def _number(record: ConfigRecord, name: str) -> int:
+    value = record.get(name, 0)
+    return value if isinstance(value, int) else 0

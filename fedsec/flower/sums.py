@@ -1,0 +1,166 @@
+"""What nodes add up in secret: an update, its weight, and the figures that the plan lets out.
+
+    words = code of (w / W) x | w | one word for each figure
+            w the node's weight, W the largest; no word for it where all weigh alike
+
+The update x is clipped in L2 before it is weighted, the same bound for every node, and every
+weighted entry is kept to that bound again when it is coded: a sum of `members` such vectors cannot
+overflow, whatever the nodes' weights are. Weight and figures stand outside any rotation.
+
+A node can claim any weight up to W; a secure sum hides which one. It cannot claim more.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fedsec.encoding import Encoding, FixedPoint, Words, word_type
+from fedsec.errors import ConfigError
+from fedsec.flower.messages import Heading, Metrics
+from fedsec.plan import FederationPlan
+from fedsec.plan.secure_aggregation import coded_bits, max_weight, update_clip, word_bits
+from fedsec.privacy.keystream import Keystream
+from fedsec.vectors import Vector, norm
+
+
+@dataclass(frozen=True)
+class Summed:
+    """What a sum says.
+
+    Args:
+        mean: Weighted mean of the updates (d,).
+        weight: Sum of the weights, in units of the largest.
+        total: Sum of the weights as the nodes count them, e.g. examples; None where all are alike.
+        figures: Weighted means, by name.
+    """
+
+    mean: Vector
+    weight: float
+    total: int | None
+    figures: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class SumForm:
+    """How a node's vector is laid out.
+
+    Args:
+        encoding: Of the update.
+        clip: Largest L2 norm of an update.
+        members: How many vectors are added at most.
+        max_weight: Largest weight; None: all weigh alike.
+        figures: Range of each figure that is let out, by name.
+    """
+
+    encoding: Encoding
+    clip: float
+    members: int
+    max_weight: int | None = None
+    figures: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def word_bits(self) -> int:
+        """Bits of a word."""
+        return 8 * np.dtype(word_type(self.encoding.bits)).itemsize
+
+    @property
+    def length(self) -> int:
+        """Words of a vector."""
+        return self.encoding.length + (self.max_weight is not None) + len(self.figures)
+
+    @property
+    def _steps(self) -> int:
+        """Largest code of a figure; the sum of `members` of them fits into a word."""
+        return ((1 << self.word_bits) - 1) // self.members
+
+    def encode(self, update: Vector, metrics: Metrics, source: Keystream) -> Words:
+        """Returns a node's words (length,).
+
+        Args:
+            update: (d,), finite.
+            metrics: Examples, of which at most `max_weight` count; values, each kept to its range.
+            source: Of the chance in rounding and noise.
+
+        Raises:
+            ConfigError: A figure that the plan lets out is missing.
+        """
+        share = self._share(metrics.examples)
+        words = np.empty(self.length, word_type(self.encoding.bits))
+        size = self.encoding.length
+        words[:size] = self.encoding.encode(self._weighted(update, share), source)
+        if self.max_weight is not None:
+            words[size] = min(metrics.examples, self.max_weight)
+        start = self.length - len(self.figures)
+        for place, (name, (low, high)) in enumerate(self.figures.items(), start):
+            value = min(max(_figure(metrics, name), low), high)
+            coded = (value - low) / (high - low) * share * self._steps
+            words[place] = min(int(coded + source.uniforms(1)[0]), self._steps)
+        return words
+
+    def decode(self, total: Words, survivors: int) -> Summed:
+        """Returns what the sum (length,) of so many nodes' words says.
+
+        Raises:
+            ConfigError: The weights add up to nothing.
+        """
+        size = self.encoding.length
+        weight, counted = float(survivors), None
+        if self.max_weight is not None:
+            counted = int(total[size])
+            weight = counted / self.max_weight
+        if weight <= 0:
+            raise ConfigError("the nodes' weights add up to 0")
+        mean = (self.encoding.decode(total[:size]) / weight).astype(np.float32)
+        start = self.length - len(self.figures)
+        figures = {
+            name: low + (high - low) * float(total[place]) / self._steps / weight
+            for place, (name, (low, high)) in enumerate(self.figures.items(), start)
+        }
+        return Summed(mean, weight, counted, figures)
+
+    def _share(self, examples: int) -> float:
+        if self.max_weight is None:
+            return 1.0
+        return min(examples, self.max_weight) / self.max_weight
+
+    def _weighted(self, update: Vector, share: float) -> Vector:
+        length = norm(update)
+        factor = share * min(1.0, self.clip / length if length > 0 else 1.0)
+        return update if factor == 1.0 else update * np.float32(factor)
+
+
+def sum_form(plan: FederationPlan, size: int, heading: Heading) -> SumForm:
+    """Returns the form of a secure sum; node and coordinator make the same one.
+
+    Args:
+        plan: With secure aggregation.
+        size: d, entries of an update.
+        heading: The turn; a form may differ from turn to turn, as a rotation does.
+
+    Raises:
+        ConfigError: The plan has no secure aggregation, or one that this form does not cover.
+    """
+    section = plan.secure_aggregation
+    if section is None:
+        raise ConfigError("the plan has no [secure_aggregation]")
+    if coded_bits(plan) is not None:
+        raise ConfigError("sums under distributed privacy have a form of their own")
+    del heading  # a plain grid is the same in every turn
+    clip, bits = update_clip(plan), word_bits(plan)
+    return SumForm(
+        encoding=FixedPoint(size, clip, section.max_nodes, bits),
+        clip=clip,
+        members=section.max_nodes,
+        max_weight=max_weight(plan),
+        figures={name: (low, high) for name, (low, high) in section.metrics.items()},
+    )
+
+
+def _figure(metrics: Metrics, name: str) -> float:
+    if name not in metrics.values:
+        raise ConfigError(
+            f"the plan lets {name!r} out (secure_aggregation.metrics), but this node's app reports "
+            f"{', '.join(sorted(metrics.values)) or 'nothing'}"
+        )
+    return metrics.values[name]

@@ -1,0 +1,67 @@
+"""Guarded nodes in this process, for secure sums."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from flwr.app import Context, Message
+from flwr.clientapp.typing import ClientAppCallable
+
+from fedsec.flower.mod import guard
+from fedsec.flower.secure_node import Identity
+from fedsec.plan import FederationPlan
+from tests.flower.fakes import FakeGrid, answering, plan
+
+FIRST = 100
+
+
+def secure_plan(
+    section: str = 'mode = "semi-honest"\nclip = 10.0', training: str = "rounds = 3", more: str = ""
+) -> FederationPlan:
+    nodes = "[nodes]\nmin_available = 5\nquorum = 4\n"
+    return plan(training, f"{nodes}[secure_aggregation]\n{section}\n{more}")
+
+
+def signer(node: int) -> Ed25519PrivateKey:
+    seed = hashlib.sha256(f"signer {node}".encode()).digest()
+    return Ed25519PrivateKey.from_private_bytes(seed)
+
+
+def roster(count: int) -> dict[int, bytes]:
+    ids = range(FIRST, FIRST + count)
+    return {node: signer(node).public_key().public_bytes_raw() for node in ids}
+
+
+def guarded(
+    agreed: FederationPlan,
+    node: int,
+    app: ClientAppCallable,
+    trusted: Mapping[int, bytes] | None = None,
+) -> ClientAppCallable:
+    mod = guard(agreed, lambda _plan: None, Identity(signer(node), trusted))
+
+    def answer(message: Message, context: Context) -> Message:
+        return mod(message, context, app)
+
+    return answer
+
+
+class SecureGrid(FakeGrid):
+    """Nodes from 100 on, each behind its guard; keeps every answer that comes back."""
+
+    def __init__(self, agreed: FederationPlan, updates: Sequence[Sequence[float]]) -> None:
+        self.trusted = roster(len(updates))
+        malicious = 'mode":"malicious' in agreed.canonical_json()
+        known = self.trusted if malicious else None
+        apps = [
+            guarded(agreed, FIRST + place, answering(update, examples=place + 1), known)
+            for place, update in enumerate(updates)
+        ]
+        super().__init__(apps)
+        self.came: list[Message] = []
+
+    def pull_messages(self, message_ids: object) -> list[Message]:
+        replies = list(super().pull_messages(message_ids))  # type: ignore[arg-type]
+        replies = [each for each in replies if each.metadata.src_node_id not in self.silent]
+        self.came += replies
+        return replies

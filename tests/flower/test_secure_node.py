@@ -1,0 +1,128 @@
+"""The node's half around an app: what a coordinator may not have it do."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.clientapp.typing import ClientAppCallable
+
+from fedsec.errors import ConfigError, PolicyRefusal, ProtocolError
+from fedsec.flower.local import node_contexts
+from fedsec.flower.messages import Heading, instruction
+from fedsec.flower.mod import guard
+from fedsec.flower.secure_messages import SECAGG, Stage, request, with_stage
+from fedsec.flwr_compat import become, set_message_id
+from fedsec.plan import FederationPlan
+from tests.flower.fakes import answering
+from tests.flower.secure import guarded, secure_plan
+
+PLAN = secure_plan()
+NODE = 100
+numbers = iter(range(10_000))
+
+
+def ask(content: RecordDict, kind: str = "train") -> Message:
+    become(1, 1, 1)
+    message = Message(content, NODE, kind)
+    set_message_id(message, f"message-{next(numbers)}")
+    return message
+
+
+def train(round_number: int = 1, attempt: int = 1, plan: FederationPlan = PLAN) -> RecordDict:
+    arrays = {"w": np.zeros(3, np.float32)}
+    return instruction(arrays, round_number=round_number, attempt=attempt, plan=plan.digest)
+
+
+@pytest.fixture
+def node() -> Callable[[Message], Message]:
+    context = node_contexts(1, {})[NODE]
+    app: ClientAppCallable = guarded(PLAN, NODE, answering([1.0, 2.0, 3.0]))
+    return lambda message: app(message, context)
+
+
+def test_an_update_does_not_leave_in_plain(node: Callable[[Message], Message]) -> None:
+    with pytest.raises(PolicyRefusal, match="leave in plain"):
+        node(ask(train()))
+
+
+def test_an_evaluation_of_one_node_does_not_leave(node: Callable[[Message], Message]) -> None:
+    with pytest.raises(PolicyRefusal, match="no figure of one node"):
+        node(ask(train(), "evaluate"))
+
+
+def test_a_turn_begins_once_even_in_another_process() -> None:
+    context = node_contexts(1, {})[NODE]
+    for fresh in range(2):  # a worker that was replaced remembers nothing but context.state
+        app = guarded(PLAN, NODE, answering([1.0, 2.0, 3.0]))
+        if fresh == 0:
+            app(ask(with_stage(train(2))), context)
+        for round_number, attempt in ((2, 1), (1, 3)):
+            with pytest.raises(PolicyRefusal, match=r"was asked for before|made once"):
+                app(ask(with_stage(train(round_number, attempt))), context)
+        if fresh == 1:
+            app(ask(with_stage(train(2, 2))), context)
+
+
+@pytest.mark.parametrize("stage", [Stage.NONCE, Stage.SHARES, Stage.VECTOR, Stage.REVEAL])
+def test_a_stage_of_a_turn_that_did_not_begin(
+    node: Callable[[Message], Message], stage: Stage
+) -> None:
+    with pytest.raises(PolicyRefusal, match="not in it"):
+        node(ask(request(stage, Heading(1, 1, PLAN.digest), bytes(8))))
+
+
+def test_a_stage_of_another_attempt_of_the_same_round(node: Callable[[Message], Message]) -> None:
+    node(ask(with_stage(train(1, 1))))
+    with pytest.raises(PolicyRefusal, match="not in it"):
+        node(ask(request(Stage.SHARES, Heading(1, 2, PLAN.digest), bytes(8))))
+
+
+def test_a_stage_under_another_plan(node: Callable[[Message], Message]) -> None:
+    node(ask(with_stage(train())))
+    with pytest.raises(PolicyRefusal, match="belongs to plan"):
+        node(ask(request(Stage.SHARES, Heading(1, 1, "0" * 64), bytes(8))))
+
+
+@pytest.mark.parametrize("stage", [Stage.NONCE, Stage.SHARES, Stage.VECTOR, Stage.REVEAL])
+def test_rubbish_at_any_stage_is_refused(node: Callable[[Message], Message], stage: Stage) -> None:
+    node(ask(with_stage(train())))
+    with pytest.raises(ProtocolError, match="malformed"):
+        node(ask(request(stage, Heading(1, 1, PLAN.digest), b"\xff" * 44)))
+
+
+def test_an_unknown_stage_is_refused(node: Callable[[Message], Message]) -> None:
+    content = train()
+    content[SECAGG] = ConfigRecord({"stage": "tell-all", "body": b""})
+    with pytest.raises(ProtocolError, match="no such stage"):
+        node(ask(content))
+
+
+def test_the_app_sees_no_trace_of_the_sum() -> None:
+    seen: list[Message] = []
+
+    def app(message: Message, context: object) -> Message:
+        seen.append(message)
+        return answering([1.0, 2.0, 3.0])(message, context)  # type: ignore[arg-type]
+
+    guarded(PLAN, NODE, app)(ask(with_stage(train())), node_contexts(1, {})[NODE])
+    assert set(seen[0].content) == {"model", "instruction"}
+
+
+def test_a_node_without_signing_key_takes_no_part() -> None:
+    with pytest.raises(ConfigError, match="no signing key"):
+        guard(PLAN, lambda _plan: None)
+
+
+def test_malicious_mode_without_roster_is_refused_by_the_node() -> None:
+    plan = secure_plan('mode = "malicious"\nclip = 1.0')
+    app = guarded(plan, NODE, answering([1.0, 2.0, 3.0]), None)
+    with pytest.raises(ConfigError, match="signed roster"):
+        app(ask(with_stage(train(plan=plan))), node_contexts(1, {})[NODE])
+
+
+def test_a_figure_that_the_app_does_not_report_is_named() -> None:
+    plan = secure_plan('mode = "semi-honest"\nclip = 1.0\nmetrics = { accuracy = [0.0, 1.0] }')
+    app = guarded(plan, NODE, answering([1.0, 2.0, 3.0]))
+    with pytest.raises(ConfigError, match=r"'accuracy'.*reports train-loss"):
+        app(ask(with_stage(train(plan=plan))), node_contexts(1, {})[NODE])
