@@ -112,6 +112,8 @@ class Post:
         self, contents: Mapping[int, RecordDict], message_type: str, round_number: int
     ) -> list[Message]:
         """Sends each node its content; returns the replies that came in time, in any order."""
+        if not contents:  # a cohort that was drawn in secret may be empty
+            return []
         messages = self._messages(contents, message_type, round_number)
         return list(self.grid.send_and_receive(messages, timeout=self.deadline_s))
 

@@ -11,7 +11,6 @@ A round depends on the state, the plan, who is ready and what the nodes answer, 
 a run that continues from a stored state does what it would have done.
 """
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,8 +27,9 @@ from fedsec.flower.records import NodeRecord, records_json
 from fedsec.flower.replies import Reasons, evaluations, mean_metrics
 from fedsec.flower.reporting import NODES, NOTE, ROUND, Json, Reporter, name_of
 from fedsec.flower.strategy import ServerState
-from fedsec.flower.table import ALGORITHMS, collection, combination, weighting
+from fedsec.flower.table import ALGORITHMS, collection, combination, drawing, weighting
 from fedsec.plan import FederationPlan
+from fedsec.plan.privacy import answers_needed
 from fedsec.vectors import is_finite
 
 Evaluation = Callable[[ServerState], Mapping[str, float]]
@@ -83,6 +83,8 @@ class Rounds:
         self._clock = clock
         self._optimizer = ALGORITHMS[self._training.algorithm](self._training)
         self._weighting = weighting(self._training)
+        self._needed = answers_needed(plan)
+        self.draw = drawing(plan)
         self._post = Post(grid, plan.round.deadline_s, clock)
         self._collect = collect or collection(plan, size)
         self._combine = combine or combination(plan)
@@ -123,9 +125,9 @@ class Rounds:
             self._clock.sleep(POLL_S)
 
     def _train(self, state: ServerState, round_number: int) -> Trained:
-        quorum, attempts = self._plan.nodes.quorum, self._plan.round.attempts
+        attempts = self._plan.round.attempts
         for number in range(1, attempts + 1):
-            cohort = self.draw(self.wait_for(quorum), round_number, number)
+            cohort = self.draw(self.wait_for(self._needed), round_number, number)
             content = instruction(
                 state.arrays(), round_number=round_number, attempt=number, plan=self._plan.digest
             )
@@ -143,11 +145,11 @@ class Rounds:
     def _try(self, state: ServerState, attempt: Attempt) -> Trained:
         """Returns the round that `attempt` gives; AttemptMissed if it gives none."""
         collected = self._collect(self._post, attempt)
-        quorum, answered = self._plan.nodes.quorum, len(collected.nodes)
-        if answered < quorum:
+        answered = len(collected.nodes)
+        if answered < self._needed:
             raise AttemptMissed(
                 f"{answered} of {len(attempt.cohort)} nodes gave a usable answer, "
-                f"nodes.quorum = {quorum}",
+                f"nodes.quorum = {self._needed}",
                 collected.failed,
                 collected.rejected,
             )
@@ -159,19 +161,6 @@ class Rounds:
                 "too large, or training.server_learning_rate is too high"
             )
         return Trained(replace(stepped, memory=combined.memory), attempt, collected, combined)
-
-    def draw(self, ready: Sequence[int], round_number: int, attempt: int) -> list[int]:
-        """Returns the cohort, ascending: a random set of the plan's size, from the plan's seed.
-
-        Every node has a random rank that depends on seed, round, attempt and its id alone, so
-        that who else is ready changes nothing between two nodes.
-        """
-
-        def rank(node: int) -> bytes:
-            words = f"cohort {self._training.seed} {round_number} {attempt} {node}"
-            return hashlib.sha256(words.encode()).digest()
-
-        return sorted(sorted(ready, key=rank)[: self._plan.cohort(len(ready))])
 
     def _evaluate(self, state: ServerState) -> dict[str, Json]:
         """Returns what a round's report says about the quality of the model, if it is due."""

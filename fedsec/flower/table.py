@@ -8,10 +8,12 @@ import numpy as np
 from fedsec.errors import ConfigError
 from fedsec.flower.collection import Collection, Plain
 from fedsec.flower.combination import Combination, Weighted
+from fedsec.flower.draws import Draw, Poisson, Ranked
 from fedsec.flower.robust import RobustCombination
 from fedsec.flower.secure_sum import SecureSum
 from fedsec.flower.strategy import FedAdam, FedAvg, FedAvgM, ServerOptimizer, Weighting
 from fedsec.plan import FederationPlan, Training
+from fedsec.plan.privacy import population
 from fedsec.tasks.training import LocalTraining
 
 
@@ -71,6 +73,14 @@ def combination(
         return Weighted()
     by_weight = plan.learning[1].weighting == "examples"
     return RobustCombination(plan.robust, by_weight=by_weight, chance=chance)
+
+
+def drawing(plan: FederationPlan) -> Draw:
+    """Returns how the nodes of a round are drawn from those that are ready."""
+    privacy = plan.privacy
+    if privacy is not None and privacy.sampling is not None:
+        return Poisson(privacy.sampling, population(plan))
+    return Ranked(plan.learning[1].seed, plan.cohort)
 
 
 def weighting(training: Training) -> Weighting:

@@ -9,7 +9,7 @@ from pydantic import Field
 from fedsec.errors import ConfigError
 from fedsec.plan import compat
 from fedsec.plan.data import Data
-from fedsec.plan.privacy import Privacy
+from fedsec.plan.privacy import Privacy, population
 from fedsec.plan.reading import list_problems, read_toml
 from fedsec.plan.robust import Robust
 from fedsec.plan.sections import App, Model, Nodes, Round, Section, Task, Title, Training
@@ -82,6 +82,8 @@ class FederationPlan(Section):
     def cohort(self, ready: int) -> int:
         """Returns how many of `ready` nodes a round draws."""
         drawn = self.nodes.cohort(ready)
+        if self.privacy is not None and self.privacy.model in {"central", "distributed"}:
+            drawn = min(drawn, population(self))
         section = self.secure_aggregation
         return drawn if section is None else min(drawn, section.max_nodes)
 

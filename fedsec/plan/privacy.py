@@ -168,6 +168,12 @@ def fixed_denominator(plan: "FederationPlan") -> Iterator[Refusal]:
         )
 
 
+def answers_needed(plan: "FederationPlan") -> int:
+    """Returns how many answers make a round: none where who was drawn is a secret."""
+    drawn_in_secret = plan.privacy is not None and plan.privacy.sampling is not None
+    return 0 if drawn_in_secret else plan.nodes.quorum
+
+
 def amplification(plan: "FederationPlan") -> Iterator[Refusal]:
     """A secret cohort must stay secret: no release may depend on who was in it."""
     privacy = plan.privacy
@@ -183,9 +189,21 @@ def amplification(plan: "FederationPlan") -> Iterator[Refusal]:
 
 def adaptive_clip(plan: "FederationPlan") -> Iterator[Refusal]:
     """The count of short updates shares the noise of the round with the mean."""
-    privacy = plan.privacy
+    privacy, robust = plan.privacy, plan.robust
     if privacy is None or privacy.clip_quantile is None:
         return
+    if robust is not None and (robust.rule != "mean" or robust.before):
+        yield Refusal(
+            "privacy.clip_quantile",
+            f"{privacy.clip_quantile}: a clip that adapts goes with the mean only, not with "
+            f'robust.rule = "{robust.rule}"; leave it out and choose privacy.clip',
+        )
+    if plan.secure_aggregation is not None:
+        yield Refusal(
+            "privacy.clip_quantile",
+            f"{privacy.clip_quantile}: in a secret sum nobody can count which updates are short; "
+            "leave it out and choose privacy.clip",
+        )
     noise = clip_noise(plan)
     if noise * 2 <= privacy.noise_multiplier:
         yield Refusal(

@@ -1,0 +1,202 @@
+"""Central privacy: the coordinator clips the updates, combines them and adds noise before it tells.
+
+    rows --clip--> mean over a public number --+
+           |       or a rule on n rows --------+--> noise --> publish (store, charge) --> vector
+           +--> how many were short (adaptive clip) --> noise --^
+
+What the noise covers does not depend on who answered: absent, rejected and unusable updates are
+zero, and the number that the sum is divided by follows from the plan alone.
+
+Sources: McMahan, Ramage, Talwar, Zhang, "Learning Differentially Private Recurrent Language
+Models", ICLR 2018, algorithm 1 (fixed denominator, Poisson cohorts). Andrew et al., NeurIPS 2021
+(adaptive clip). The sensitivity of rules: `fedsec.robust`.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsec.errors import ConfigError
+from fedsec.flower.collection import Attempt, Collected
+from fedsec.flower.combination import Combined
+from fedsec.flower.records import NodeRecord
+from fedsec.flower.reporting import Json
+from fedsec.flower.robust import CENTRE, RobustCombination
+from fedsec.plan import FederationPlan, Privacy, Robust
+from fedsec.plan.privacy import CLIP_LEARNING_RATE, clip_noise, expected, population
+from fedsec.privacy.clipping import AdaptiveClip, clip_factors
+from fedsec.privacy.gaussian import GaussianMechanism
+from fedsec.privacy.keystream import Keystream
+from fedsec.robust import CenteredClipping, Pipeline
+from fedsec.vectors import Arrays, Vector, norm
+
+Doubles: TypeAlias = NDArray[np.float64]
+Publish: TypeAlias = Callable[[int, int, Callable[[], Vector]], Vector]
+"""From round, attempt and what makes a noised vector to the vector, stored and paid for."""
+
+CLIP = "clip"
+"""Name in the memory: the clip of the next round, where it adapts."""
+
+_BLOCK = 1 << 14  # columns at a time
+_LARGE = 256  # rows from which rules work in double precision, so that rounding stays below 1 %
+
+
+class Central:
+    """A mean or a rule with a known sensitivity, under noise.
+
+    Args:
+        plan: With ``privacy.model = "central"``.
+        publish: Stores and charges what is released, before anybody sees it.
+        source: Of the noise; a new `Keystream()`, except in simulations.
+        chance: Makes a rule's source of chance, e.g. of buckets.
+    """
+
+    def __init__(
+        self,
+        plan: FederationPlan,
+        publish: Publish,
+        source: Keystream,
+        chance: Callable[[], np.random.Generator],
+    ) -> None:
+        if plan.privacy is None or plan.privacy.model != "central":
+            raise ConfigError('the plan has no privacy.model = "central"')
+        self._privacy: Privacy = plan.privacy
+        self._nodes = population(plan)
+        self._expected = expected(plan)
+        self._adaptive = adaptive(plan)
+        self._publish = publish
+        self._source = source
+        plain = plan.robust is None or (plan.robust.rule == "mean" and not plan.robust.before)
+        self._robust = None if plain else plan.robust
+        self._moves = self._robust is not None and self._robust.rule == "centered-clipping"
+        self._chance = chance
+
+    def __call__(self, attempt: Attempt, collected: Collected, memory: Arrays) -> Combined:
+        """See `fedsec.flower.combination.Combination`."""
+        clip = float(memory[CLIP]) if CLIP in memory else self._privacy.clip
+        records: list[NodeRecord] = []  # stays empty where the release was made before
+
+        def make() -> Vector:
+            aggregate, found = self._combine(attempt, collected, memory, clip)
+            records.extend(found)
+            return self._noised(aggregate, collected, clip)
+
+        released = self._publish(attempt.round, attempt.number, make)
+        kept: dict[str, NDArray[np.floating[Any]]] = {}
+        if self._adaptive is not None:
+            count, released = float(released[-1]), released[:-1]
+            kept[CLIP] = np.array(self._adaptive.step(clip, count, self._expected))
+        if self._moves:  # from a public start: what was released, not what the rule returned
+            kept[CENTRE] = released
+        return Combined(released, kept, self._figures(clip, released.size), tuple(records))
+
+    def sensitivity(self, clip: float) -> float:
+        """Returns the worst-case L2 change of the aggregate when one node's update becomes zero."""
+        if self._robust is None:
+            return clip / self._expected
+        pipeline = self._robust.pipeline(self._robust.count(self._nodes))
+        found = pipeline.sensitivity(clip, self._nodes, "zero-out")
+        if found is None:
+            raise ConfigError(f"no useful bound is known for the sensitivity of {pipeline!r}")
+        return found * (1 + _rounding(pipeline, clip, self._nodes))
+
+    def mechanism(self, clip: float) -> GaussianMechanism:
+        """Returns the noise on the aggregate at this clip."""
+        multiplier = self._privacy.noise_multiplier
+        if self._adaptive is not None:
+            multiplier = self._adaptive.left(multiplier)
+        return GaussianMechanism(self.sensitivity(clip), multiplier)
+
+    def _noised(self, aggregate: Doubles, collected: Collected, clip: float) -> Vector:
+        noised = self.mechanism(clip).release(aggregate, self._source)
+        if self._adaptive is None:
+            return noised
+        count = self._adaptive.count(row_norms(collected.rows), clip, self._source)
+        return np.append(noised, np.float32(count))
+
+    def _combine(
+        self, attempt: Attempt, collected: Collected, memory: Arrays, clip: float
+    ) -> tuple[Doubles, tuple[NodeRecord, ...]]:
+        """Returns the aggregate without noise, and how each row came into it."""
+        factors = clip_factors(row_norms(collected.rows), clip)
+        if self._robust is not None:
+            rows = self._all_rows(collected.rows, factors)
+            return self._by_rule(self._robust, attempt, collected, memory, rows)
+        sizes = np.array([len(group) for group in collected.groups], np.float64)
+        return weighted_sum(collected.rows, factors * sizes) / self._expected, ()
+
+    def _all_rows(self, given: NDArray[np.float32], factors: Doubles) -> NDArray[Any]:
+        """Returns n rows: the clipped ones, and zero for whoever is absent or unusable."""
+        kind = np.float32 if self._nodes <= _LARGE else np.float64
+        rows: NDArray[Any] = np.zeros((self._nodes, given.shape[1]), kind)
+        for row, update, factor in zip(rows, given, factors, strict=False):
+            if factor > 0:
+                np.multiply(update, factor, out=row, casting="same_kind")
+        return rows
+
+    def _by_rule(
+        self,
+        robust: Robust,
+        attempt: Attempt,
+        collected: Collected,
+        memory: Arrays,
+        rows: NDArray[Any],
+    ) -> tuple[Doubles, tuple[NodeRecord, ...]]:
+        absent = ((),) * (self._nodes - len(collected.rows))
+        whole = replace(
+            collected,
+            rows=rows,
+            groups=(*collected.groups, *absent),
+            weights=np.ones(self._nodes),
+            rejected={},
+        )
+        # f is counted of n, whoever was drawn and answered
+        everybody = replace(attempt, cohort=tuple(range(self._nodes)))
+        found = RobustCombination(robust, chance=self._chance)(everybody, whole, memory)
+        return found.vector.astype(np.float64), found.records[: len(collected.rows)]
+
+    def _figures(self, clip: float, size: int) -> dict[str, Json]:
+        return {"clip": clip, "noise_std": self.mechanism(clip).std(size)}
+
+
+def _rounding(pipeline: Pipeline, clip: float, n: int) -> float:
+    """Returns by how much rounding errors may stretch the sensitivity of a rule, relative to it.
+
+    Each of two neighbours' results is off by at most (n + 8) u times the longest row, u the unit
+    roundoff (Higham, "Accuracy and Stability of Numerical Algorithms", 2002, section 4.2); the
+    sensitivity of a rule is at least the clip over n, or a step of centred clipping over n.
+    """
+    unit = 2.0**-24 if n <= _LARGE else 2.0**-53
+    rule, longest = pipeline.rule, 1.0
+    if isinstance(rule, CenteredClipping):
+        longest = clip / min(rule.radius, clip) + rule.iterations
+    return 2 * n * (n + 8) * unit * longest
+
+
+def adaptive(plan: FederationPlan) -> AdaptiveClip | None:
+    """Returns how the plan's clip adapts; None where it is fixed."""
+    privacy = plan.privacy
+    if privacy is None or privacy.clip_quantile is None:
+        return None
+    rate = privacy.clip_learning_rate
+    return AdaptiveClip(
+        privacy.clip_quantile, CLIP_LEARNING_RATE if rate is None else rate, clip_noise(plan)
+    )
+
+
+def row_norms(rows: NDArray[np.float32]) -> Doubles:
+    """Returns the L2 norm of each row (n,), summed in double precision."""
+    return np.array([norm(row) for row in rows], np.float64)
+
+
+def weighted_sum(rows: NDArray[np.float32], factors: Doubles) -> Doubles:
+    """Returns ``factors @ rows`` (d,) in double precision; a row with factor 0 is not looked at."""
+    used = np.flatnonzero(factors)
+    total = np.zeros(rows.shape[1])
+    for start in range(0, rows.shape[1], _BLOCK):
+        block = rows[used, start : start + _BLOCK].astype(np.float64)
+        total[start : start + _BLOCK] = factors[used] @ block
+    return total
