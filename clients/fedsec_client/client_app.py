@@ -26,6 +26,7 @@ from fedsec.tasks.table import load_task
 from fedsec.tasks.task import NodeData, Options, Task
 from fedsec.tasks.task import evaluate as evaluate_task
 from fedsec.vectors import Layout, is_finite
+from fedsec_client.alone import Alone, alone_of
 
 PLAN_KEY, DATA_KEY = "fedsec-plan", "fedsec-data"
 KEPT = 64  # data sets and models that a process keeps; a node's worker needs one of each
@@ -57,6 +58,8 @@ def train(message: Message, context: Context) -> Message:
             f"training diverged in round {asked.heading.round}: the update is not finite; "
             f"training.learning_rate = {training.learning_rate} may be too high"
         )
+    if plan.round.compare_alone:
+        _alone(context).advance(asked.heading.round, data)
     reply = train_reply(update, examples=len(data.train), loss=loss)
     return Message(reply, reply_to=message)
 
@@ -69,11 +72,16 @@ def evaluate(message: Message, context: Context) -> Message:
         ConfigError: As in `train`, or there are no test examples here.
         ProtocolError: The message is malformed.
     """
-    _, bench, data = prepare(context)
+    plan, bench, data = prepare(context)
     asked = read_instruction(message.content)
     with bench.lock:
         set_arrays(bench.model, asked.arrays)
         metrics = evaluate_task(bench.task, bench.model, data.test)
+    rounds = plan.learning[1].rounds
+    if plan.round.compare_alone and asked.heading.round == rounds:
+        alone = _alone(context)
+        alone.advance(rounds, data)
+        metrics |= alone.figures(data)
     return Message(evaluate_reply(len(data.test), metrics), reply_to=message)
 
 
@@ -106,6 +114,10 @@ def prepare(context: Context) -> tuple[FederationPlan, Bench, NodeData]:
     except ConfigError as error:
         raise ConfigError(f"[data.{task.data}] {error}") from error
     return plan, _bench(task.name, plan.data, options, training.seed), data
+
+
+def _alone(context: Context) -> Alone:
+    return alone_of(str(context.run_config[PLAN_KEY]), context.run_id, context.node_id)
 
 
 def _data_settings(context: Context) -> Mapping[str, object]:

@@ -16,4 +16,5 @@ def register(cli: CommandTree) -> None:
     # help nobody; `fedsec doctor` says what they mean.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     cli.extend("node", "Nodes: the machines that hold data and train.", f"{_NODE}:fill")
+    cli.extend("node", "", "fedsec_client.data_commands:fill")
     cli.command("doctor", "Why does this node not reach its coordinator?", f"{_NODE}:doctor")

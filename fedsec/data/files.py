@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsec.data.settings import Columns, Connector
+from fedsec.data.settings import Columns, Connector, Folder, Idx, Npz
 from fedsec.errors import DataError
 
 MAX_FILES = 100_000
@@ -51,7 +51,22 @@ def named_files(settings: Connector) -> list[Path]:
     match settings:
         case Columns():
             return find_files(settings.files, Path(settings.directory))
+        case Idx():
+            names = [settings.images, settings.labels, settings.test_images, settings.test_labels]
+            return find_files([name for name in names if name], Path(settings.directory))
+        case Npz():
+            return find_files([settings.file], Path(settings.directory))
+        case Folder():
+            folder = Path(settings.directory, Path(settings.folder).expanduser())
+            return [path for name in settings.classes for path in _images_in(folder / name)]
     return []
+
+
+def _images_in(folder: Path) -> list[Path]:
+    """Returns the files in the folder of one class, sorted."""
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {folder}, which `classes` names")
+    return sorted(path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
 
 
 def check_file(path: Path) -> Path:

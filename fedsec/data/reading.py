@@ -10,9 +10,19 @@ from numpy.typing import NDArray
 from fedsec.data.biopsies import as_csv
 from fedsec.data.columns import Column, Mask, Numbers, one_hot
 from fedsec.data.frames import Frame, read_frame
+from fedsec.data.images import read_folder, read_idx, read_npz
 from fedsec.data.problems import Problems, named_columns
 from fedsec.data.records import Records
-from fedsec.data.settings import BreastCancer, Columns, Connector, Csv, read_settings
+from fedsec.data.settings import (
+    BreastCancer,
+    Columns,
+    Connector,
+    Csv,
+    Folder,
+    Idx,
+    Npz,
+    read_settings,
+)
 from fedsec.errors import ConfigError, DataError
 
 
@@ -36,6 +46,12 @@ def read(options: Mapping[str, Any]) -> tuple[Connector, Records]:
             return settings, read_columns(settings)
         case BreastCancer():
             return settings, read_columns(as_csv(settings))
+        case Idx():
+            return settings, read_idx(settings)
+        case Npz():
+            return settings, read_npz(settings)
+        case Folder():
+            return settings, read_folder(settings)
     raise DataError(f'connector = "{settings.connector}": nothing reads it')
 
 

@@ -19,6 +19,10 @@ FileName: TypeAlias = Annotated[str, Field(min_length=1, max_length=4096)]
 Separator: TypeAlias = Annotated[
     str, Field(pattern=r"^([^\r\n\\\"']|whitespace)$", description='one character or "whitespace"')
 ]
+FolderName: TypeAlias = Annotated[
+    str, Field(pattern=r"^[^/\x00]{1,255}$", description="the name of a folder, without /")
+]
+Side: TypeAlias = Annotated[int, Field(ge=1, le=4096)]
 DecimalSign: TypeAlias = Annotated[str, Field(pattern=r"^[.,]$", description='"." or ","')]
 
 
@@ -193,13 +197,102 @@ class BreastCancer(Connector):
     connector: Literal["breast-cancer"] = "breast-cancer"
 
 
+class Idx(Connector):
+    """Images and labels in the form of MNIST's files, plain or gzipped.
+
+    Args:
+        images: File with the images.
+        labels: File with their classes.
+        test_images: File with images for tests; `test` draws some of `images` if left out.
+        test_labels: File with their classes.
+    """
+
+    connector: Literal["idx"]
+    images: FileName
+    labels: FileName
+    test_images: FileName | None = None
+    test_labels: FileName | None = None
+
+    def contradictions(self) -> Iterator[str]:
+        """See `Connector`."""
+        yield from super().contradictions()
+        if (self.test_images is None) != (self.test_labels is None):
+            yield "test_images: is given together with test_labels"
+
+
+class Npz(Connector):
+    """Arrays that numpy saved.
+
+    Args:
+        file: Name of the file.
+        images: Name of the array (n, height, width) or (n, height, width, channels).
+        labels: Name of the array (n,) of classes.
+        test_images: Name of the array of images for tests; `test` draws some if left out.
+        test_labels: Name of the array of their classes.
+        channels: Where the channels of a 4-dimensional array stand.
+    """
+
+    connector: Literal["npz"]
+    file: FileName
+    images: Text = "x"
+    labels: Text = "y"
+    test_images: Text | None = None
+    test_labels: Text | None = None
+    channels: Literal["last", "first"] = "last"
+
+    def contradictions(self) -> Iterator[str]:
+        """See `Connector`."""
+        yield from super().contradictions()
+        if (self.test_images is None) != (self.test_labels is None):
+            yield "test_images: is given together with test_labels"
+
+
+class Folder(Connector):
+    """A folder with a folder of images for each class.
+
+    Args:
+        folder: Holds them.
+        classes: Names of the folders, in the order of the classes: 0, 1, ... The same order at
+            every site, so it is written down and not read from the disk.
+        colour: What the images are turned into.
+        size: Height and width that they are brought to; left out: all must have one size.
+    """
+
+    connector: Literal["folder"]
+    folder: FileName
+    classes: Annotated[list[FolderName], Field(min_length=1)]
+    colour: Literal["grey", "rgb"] = "grey"
+    size: Annotated[list[Side], Field(min_length=2, max_length=2)] | None = None
+
+    def contradictions(self) -> Iterator[str]:
+        """See `Connector`."""
+        yield from super().contradictions()
+        if len(set(self.classes)) != len(self.classes):
+            yield "classes: names a folder twice"
+
+
 CONNECTORS: Mapping[str, type[Connector]] = MappingProxyType(
-    {"csv": Csv, "parquet": Parquet, "breast-cancer": BreastCancer}
+    {
+        "csv": Csv,
+        "parquet": Parquet,
+        "idx": Idx,
+        "npz": Npz,
+        "folder": Folder,
+        "breast-cancer": BreastCancer,
+    }
 )
 """The connectors of the built-in tasks, by name."""
 
 READERS: Mapping[str, str] = MappingProxyType(
-    {"digits": "digits", "csv": "table", "parquet": "table", "breast-cancer": "breast-cancer"}
+    {
+        "digits": "digits",
+        "csv": "table",
+        "parquet": "table",
+        "idx": "images",
+        "npz": "images",
+        "folder": "images",
+        "breast-cancer": "breast-cancer",
+    }
 )
 """The built-in task that reads each connector."""
 

@@ -22,6 +22,7 @@ from fedsec.errors import StateError
 from fedsec.flower.clock import CLOCK, POLL_S, Clock
 from fedsec.flower.collection import Attempt, AttemptMissed, Collected, Collection, Post
 from fedsec.flower.combination import Combination, Combined
+from fedsec.flower.figures import figures_of
 from fedsec.flower.messages import TRAIN_LOSS, instruction
 from fedsec.flower.records import NodeRecord, records_json
 from fedsec.flower.replies import Reasons, evaluations, mean_metrics
@@ -167,19 +168,21 @@ class Rounds:
         every, last = self._plan.round.evaluate_every, self._training.rounds
         if every == 0 or (state.round % every and state.round != last):
             return {}
-        if self._evaluation is not None:
-            return _finite(self._evaluation(state))
+        central = {} if self._evaluation is None else _finite(self._evaluation(state))
+        compares = self._plan.round.compare_alone and state.round == last
+        if self._evaluation is not None and not compares:
+            return central
         if self._plan.secure_aggregation is not None:
-            return {}  # a node's answer would be its own loss
+            return central  # a node's answer would be its own loss
+        return self._evaluate_at_sites(state) | central
+
+    def _evaluate_at_sites(self, state: ServerState) -> dict[str, Json]:
+        """Returns what the nodes find on their own tests, and who gave no answer."""
         nodes = sorted(self._grid.get_node_ids())
         content = instruction(state.arrays(), round_number=state.round, plan=self._plan.digest)
         replies = self._post.ask(dict.fromkeys(nodes, content), MessageType.EVALUATE, state.round)
         accepted = evaluations(nodes, replies, self._post.silent)
-        figures: dict[str, Json] = {}
-        if accepted.nodes:
-            weights = self._weighting([each.examples for each in accepted.metrics])
-            figures |= _finite(mean_metrics(accepted.metrics, weights))
-        return figures | {
+        return figures_of(accepted, self._weighting) | {
             "evaluated": list(accepted.nodes),
             "evaluation_failed": {str(node): why for node, why in accepted.reasons.items()},
         }

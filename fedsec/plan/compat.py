@@ -33,7 +33,8 @@ def app_or_task(plan: "FederationPlan") -> Iterator[Refusal]:
         given = {*plan.model_fields_set & {"task", "training", "model", "data"}}
         given |= {f"nodes.{key}" for key in plan.nodes.model_fields_set & {"quorum", "fraction"}}
         given |= {
-            f"round.{key}" for key in plan.round.model_fields_set & {"attempts", "evaluate_every"}
+            f"round.{key}"
+            for key in plan.round.model_fields_set & {"attempts", "evaluate_every", "compare_alone"}
         }
         yield from (Refusal(key, decided) for key in sorted(given))
         return
@@ -131,6 +132,19 @@ def periods(plan: "FederationPlan") -> Iterator[Refusal]:
     yield from _within("model.save_every", plan.model.save_every, plan.training)
 
 
+def comparison(plan: "FederationPlan") -> Iterator[Refusal]:
+    """Each site's own figures are told at an evaluation, and leave it as they are."""
+    if not plan.round.compare_alone:
+        return
+    if plan.round.evaluate_every == 0:
+        yield Refusal("round.compare_alone", "needs an evaluation: round.evaluate_every = 0")
+    for key in ("privacy", "secure_aggregation"):
+        if getattr(plan, key) is not None:
+            yield Refusal(
+                "round.compare_alone", f"tells figures of single sites, which [{key}] withholds"
+            )
+
+
 def _within(key: str, period: int, training: Training) -> Iterator[Refusal]:
     if period > training.rounds:
         yield Refusal(
@@ -160,4 +174,5 @@ RULES: tuple[Callable[["FederationPlan"], Iterator[Refusal]], ...] = (
     secure_aggregation.with_privacy,
     robust_rules,
     data_and_task,
+    comparison,
 )

@@ -261,12 +261,15 @@ class Round(Section):
         reconnect_s: Seconds in which a lost node may come back before its answer counts as failed.
         attempts: How often a round that misses the quorum is tried in all.
         evaluate_every: Rounds from one evaluation to the next, and after the last; 0 for never.
+        compare_alone: Whether each node also trains a model by itself, which never leaves it, and
+            after the last round tells how that one does on its tests. Doubles a node's work.
     """
 
     deadline_s: Seconds = 600.0
     reconnect_s: Annotated[float, Field(ge=0, le=604_800)] = 3.0
     attempts: Annotated[int, Field(ge=1, le=1_000)] = 3
     evaluate_every: Period = 1
+    compare_alone: bool | None = None
 
 
 class Model(Section):

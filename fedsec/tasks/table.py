@@ -22,6 +22,12 @@ def _table(data: Data | None) -> Task:
     return Tabular(_given("table", data))
 
 
+def _images(data: Data | None) -> Task:
+    from fedsec.tasks.images import Images  # noqa: PLC0415
+
+    return Images(_given("images", data))
+
+
 def _breast_cancer(_data: Data | None) -> Task:
     from fedsec.tasks.tabular import breast_cancer  # noqa: PLC0415
 
@@ -29,7 +35,7 @@ def _breast_cancer(_data: Data | None) -> Task:
 
 
 TASKS: MappingProxyType[str, Callable[[Data | None], Task]] = MappingProxyType(
-    {"digits": _digits, "table": _table, "breast-cancer": _breast_cancer}
+    {"digits": _digits, "table": _table, "images": _images, "breast-cancer": _breast_cancer}
 )
 """By name, what makes the task from the plan's table ``[data]``."""
 

@@ -19,7 +19,7 @@ from fedsec.tasks.task import Examples, Task
 
 def test_the_names_are_those_of_the_table() -> None:
     assert tuple(TASKS) == BUILT_IN
-    data = Data(inputs=("age",), classes=2, scaling="site")
+    data = Data(inputs=("age",), shape=(1, 8, 8), classes=2, scaling="site")
     made = {name: make(data) for name, make in TASKS.items()}
     assert all(task.name == name for name, task in made.items())
     assert all(isinstance(task, Task) for task in made.values())

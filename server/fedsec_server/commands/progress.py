@@ -103,6 +103,8 @@ async def _human(way: Reach, run_id: int) -> int:
         async for item in news(way, run_id):
             for line in screen.take(item):
                 say(line)
+    if screen.rounds.sites:
+        show(screen.rounds.sites.table(screen.rounds.names))
     show(facts(screen.summary()))
     return int(screen.run.state != FINISHED)
 

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from fedsec.console import format_bytes, format_duration, table
 from fedsec.wire.generated import admin_pb2 as pb
+from fedsec_server.commands.sites import Sites
 
 _COLUMNS = (">round", ">nodes", ">loss", ">accuracy", ">time", "missing")
 _SHOWN = 3  # missing nodes that are named in one row
@@ -45,11 +46,13 @@ class Rounds:
         rows: By the number of the round; one that is repeated counts as it was at last.
         models: Paths of stored models, in the run's directory on the coordinator.
         names: Node id to name, where known.
+        sites: Of the last evaluation at the sites.
     """
 
     rows: dict[int, Row] = field(default_factory=dict)
     models: list[str] = field(default_factory=list)
     names: Mapping[str, str] = field(default_factory=dict)
+    sites: Sites | None = None
 
     def add(self, event: pb.Event) -> Row | None:
         """Takes an event; returns the row if it told of a round."""
@@ -61,6 +64,7 @@ class Rounds:
             return None
         row = _row(detail)
         self.rows[row.number] = row
+        self.sites = Sites.of(detail) or self.sites
         return row
 
     def cells(self, row: Row) -> tuple[object, ...]:
@@ -94,6 +98,8 @@ class Rounds:
             lines.append(("time of a round", f"{median} (median)"))
         if moved := sum(row.moved for row in rows):
             lines.append(("moved", format_bytes(moved)))
+        if self.sites and (verdict := self.sites.verdict()):
+            lines.append(("federated or alone", verdict))
         if missed := sum(bool(row.missing) for row in rows):
             lines.append(("rounds with missing nodes", missed))
         return lines

@@ -146,6 +146,8 @@ def show_run(
         standing.add(each.event)
     if rounds.rows:
         show(rounds.table(title="\nRounds"))
+    if rounds.sites:
+        show(rounds.sites.table(names))
     if standing.nodes:
         show(standing.table(title="\nNodes (medians over their rounds)"))
     told = {"round", KIND}

@@ -1,0 +1,103 @@
+"""`fedsec node data check`, as typed: what is told of a data set, and that no value is."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fedsec.cli import run as fedsec
+
+NODE = """
+schema = 1
+[data.heart]
+connector = "csv"
+files = "heart.csv"
+label = "ill"
+missing = "drop"
+categories = { sex = ["f", "m"] }
+[data.own]
+connector = "ecg"
+"""
+PLAN = """
+schema = 1
+name = "hearts"
+[task]
+name = "table"
+data = "heart"
+[data]
+inputs = ["age", "sex=m"]
+classes = 2
+scaling = "site"
+[training]
+rounds = 3
+"""
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Path:
+    rows = [f"{40 + i}.25,{'fm'[i % 2]},7,{i % 2}" for i in range(20)]
+    (tmp_path / "heart.csv").write_text("\n".join(["age,sex,site,ill", *rows, "?,f,7,0"]), "utf-8")
+    (tmp_path / "node.toml").write_text(NODE, encoding="utf-8")
+    (tmp_path / "plan.toml").write_text(PLAN, encoding="utf-8")
+    return tmp_path
+
+
+def typed(*words: str | Path) -> int:
+    return fedsec([str(word) for word in ("node", "data", "check", *words)])
+
+
+def test_shapes_names_and_counts(node: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert typed("heart", "--dir", node) == 0
+    told = capsys.readouterr().out
+    for row in (
+        "records   20, 1 left out",
+        "inputs    4: age, sex=f, sex=m, site",
+        "label     10 of class 0, 10 of class 1",
+        "missing   age 1",
+        "constant  site: the same in every record",
+    ):
+        assert row in told
+    assert ".25" not in told
+
+
+def test_for_programs(node: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert typed("heart", "--dir", node, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["usable"] is True
+    assert (told["read"], told["used"], told["classes"]) == (21, 20, [10, 10])
+    assert told["inputs"] == ["age", "sex=f", "sex=m", "site"]
+
+
+def test_problems_hold_no_value(node: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (node / "heart.csv").read_text("utf-8")
+    changed = text.replace("41.25,m", "hush,x").replace("42.25", "hush")
+    (node / "heart.csv").write_text(changed, encoding="utf-8")
+    assert typed("heart", "--dir", node) == 1
+    told = capsys.readouterr().out
+    assert told.startswith("[data.heart] 2 problems:\n")
+    assert '  heart.csv, row 3, column "age": a number is expected' in told
+    assert '  heart.csv, row 3, column "sex": none of the texts in categories.sex' in told
+    assert "hush" not in told
+    assert typed("heart", "--dir", node, "--json") == 1
+    assert json.loads(capsys.readouterr().out)["usable"] is False
+
+
+def test_a_plan_that_it_fits(node: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = node / "plan.toml"
+    assert typed("heart", "--dir", node, "--plan", plan) == 0
+    assert f"It fits {plan}." in capsys.readouterr().out
+    plan.write_text(PLAN.replace('"age"', '"chol"'), encoding="utf-8")
+    assert typed("heart", "--dir", node, "--plan", plan) == 1
+    assert '[data.heart] lacks the plan\'s data.inputs "chol"' in capsys.readouterr().out
+    plan.write_text(PLAN.replace('data = "heart"', 'data = "lungs"'), encoding="utf-8")
+    assert typed("heart", "--dir", node, "--plan", plan) == 1
+    assert 'asks for the data set "lungs", not for "heart"' in capsys.readouterr().out
+
+
+def test_data_sets_that_are_not_there(node: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert typed("hart", "--dir", node) == 2
+    assert "no table [data.hart]; data sets there: heart, own" in capsys.readouterr().err
+    assert typed("own", "--dir", node) == 2
+    assert 'connector = "ecg": only these read files: "csv", "parquet"' in capsys.readouterr().err
+    assert typed("heart", "--dir", node / "gone") == 2
+    assert "node.toml cannot be read" in capsys.readouterr().err
