@@ -214,7 +214,7 @@ class Agent:
             case "cancel":
                 self._desk.cancel(frame.cancel.message_id)
             case "run_offer":
-                self._runs.offer(link, frame.run_offer.run_id, frame.run_offer.plan)
+                self._runs.offer(link, frame.run_offer)
             case "run_end":
                 self._runs.end(frame.run_end.run_id, frame.run_end.reason)
             case kind:

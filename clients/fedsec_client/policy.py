@@ -6,7 +6,9 @@ missing, and nothing else about the site.
 
 from fedsec.errors import PolicyRefusal
 from fedsec.plan import FederationPlan
-from fedsec_client.settings import NodeSettings
+from fedsec.plan.secure_aggregation import parameters, update_clip, word_bits
+from fedsec.secagg.parameters import Mode
+from fedsec_client.settings import NodeSettings, Policy
 
 
 def check_plan(plan: FederationPlan, settings: NodeSettings) -> None:
@@ -25,6 +27,38 @@ def check_plan(plan: FederationPlan, settings: NodeSettings) -> None:
             f"nodes.quorum = {plan.nodes.quorum} is less than this node's "
             f"policy.min_nodes = {policy.min_nodes}"
         )
+    _check_secure_aggregation(plan, settings.policy)
+
+
+def _check_secure_aggregation(plan: FederationPlan, policy: Policy) -> None:
+    secure, asked = plan.secure_aggregation, policy.secure_aggregation
+    if secure is None:
+        if asked != "off":
+            raise PolicyRefusal(
+                "the plan has no [secure_aggregation]; this node's "
+                f'policy.secure_aggregation = "{asked}"'
+            )
+        return
+    if asked != "off" and not Mode(secure.mode).covers(Mode(asked)):
+        raise PolicyRefusal(
+            f'secure_aggregation.mode = "{secure.mode}" is less than this node\'s '
+            f'policy.secure_aggregation = "{asked}"'
+        )
+    bits, clip = word_bits(plan), update_clip(plan)
+    if bits < policy.min_word_bits:
+        raise PolicyRefusal(
+            f"words of {bits} bits are less than this node's "
+            f"policy.min_word_bits = {policy.min_word_bits}"
+        )
+    if policy.max_clip and clip > policy.max_clip:
+        raise PolicyRefusal(
+            f"updates may have an L2 norm of {clip:g}, more than this node's "
+            f"policy.max_clip = {policy.max_clip:g}"
+        )
+    try:
+        policy.minima.check(parameters(plan, plan.smallest_cohort))
+    except PolicyRefusal as refusal:
+        raise PolicyRefusal(f"in the smallest round of the plan: {refusal}") from refusal
 
 
 def _check_task(plan: FederationPlan, settings: NodeSettings) -> None:

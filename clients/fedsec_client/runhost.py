@@ -14,19 +14,22 @@ import shutil
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeAlias
 
 from fedsec.console import safe
-from fedsec.errors import ConfigError, FedsecError, PolicyRefusal, ProtocolError
+from fedsec.errors import ConfigError, FedsecError, IdentityError, PolicyRefusal, ProtocolError
 from fedsec.files import make_private_directory
 from fedsec.plan import FederationPlan
 from fedsec.wire.blobs import Blob
-from fedsec.wire.generated.local_pb2 import WorkerCommand, WorkerStart
+from fedsec.wire.generated.fleet_pb2 import RunOffer
+from fedsec.wire.generated.local_pb2 import Peer, WorkerCommand, WorkerStart
 from fedsec.wire.generated.message_pb2 import Header
 from fedsec.wire.headers import COORDINATOR_NODE_ID, ErrorCode, check_header, reply_failure
 from fedsec_client.policy import check_plan
 from fedsec_client.processes import LOG_NAME, Answer, WorkerEndedError, WorkerProcess, close_all
+from fedsec_client.rosters import Keys, keys_of_run
 from fedsec_client.settings import NodeSettings
 from fedsec_client.site import site_of
 
@@ -52,27 +55,28 @@ class RunHost:
     """A run that this node takes part in.
 
     Args:
-        run_id: As offered.
+        offer: Of the coordinator.
         node_id: This node's number in headers.
-        plan_text: As offered.
         directory: Of the node.
         settings: Of the node.
     """
 
     def __init__(
-        self, run_id: int, node_id: int, plan_text: str, directory: Path, settings: NodeSettings
+        self, offer: RunOffer, node_id: int, directory: Path, settings: NodeSettings
     ) -> None:
-        self.run_id = run_id
-        self.plan_text = plan_text
+        self.run_id = offer.run_id
+        self.plan_text = offer.plan
+        self._roster = offer.roster
         self._node_id = node_id
         self._settings = settings
         self._node_directory = directory
-        self._directory = directory / RUNS_DIRECTORY / str(run_id)
+        self._directory = directory / RUNS_DIRECTORY / str(offer.run_id)
         self._turn = asyncio.Lock()
         self._starting: asyncio.Task[WorkerProcess] | None = None
         self._worker: WorkerProcess | None = None
         self._dying: set[asyncio.Task[None]] = set()
         self._site = ""
+        self._keys = Keys()
         self._closed = False
 
     async def open(self) -> None:
@@ -87,13 +91,15 @@ class RunHost:
             raise PolicyRefusal(f"this node cannot read the plan: {error}") from error
         check_plan(plan, self._settings)
         try:
+            now = datetime.now(UTC)
+            self._keys = keys_of_run(plan, self._node_directory, self._roster, now=now)
             self._site = site_of(plan, self._settings, self._node_directory).model_dump_json()
             make_private_directory(self._directory / STATE_DIRECTORY)
             await self._ready_worker()
         except WorkerEndedError as error:
             why = f"its worker does not start: {error}; see its {LOG_NAME} on the node"
             raise PolicyRefusal(why) from error
-        except (ConfigError, OSError) as error:
+        except (ConfigError, IdentityError, OSError) as error:
             raise PolicyRefusal(f"its worker does not start: {error}") from error
 
     async def execute(
@@ -222,6 +228,8 @@ class RunHost:
             plan=self.plan_text,
             settings_json=self._site,
             state_directory=str(self._directory / STATE_DIRECTORY),
+            signing_key=self._keys.signing_key,
+            member=[Peer(node_id=n, signing_key=key) for n, key in self._keys.members.items()],
         )
         load_s = self._settings.limits.load_s
         try:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fedsec.console import safe
 from fedsec.errors import PolicyRefusal
-from fedsec.wire.generated.fleet_pb2 import NodeFrame, RunAnswer
+from fedsec.wire.generated.fleet_pb2 import NodeFrame, RunAnswer, RunOffer
 from fedsec_client.link import Link
 from fedsec_client.runhost import RUNS_DIRECTORY, STATE_DIRECTORY, RunHost
 from fedsec_client.settings import NodeSettings
@@ -54,10 +54,10 @@ class Runs:
         """Returns the run's host; None where the node takes no part in it."""
         return self._hosts.get(run_id)
 
-    def offer(self, link: Link, run_id: int, plan: str) -> None:
+    def offer(self, link: Link, offer: RunOffer) -> None:
         """Takes an offer and answers it over `link`, when the worker is ready."""
-        self._offered[run_id] = link
-        task = asyncio.create_task(self._answer(link, run_id, plan))
+        self._offered[offer.run_id] = link
+        task = asyncio.create_task(self._answer(link, offer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -91,9 +91,10 @@ class Runs:
         await asyncio.gather(*(host.close("the agent ends", keep_state=True) for host in hosts))
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _answer(self, link: Link, run_id: int, plan: str) -> None:
+    async def _answer(self, link: Link, offer: RunOffer) -> None:
+        run_id = offer.run_id
         try:
-            await self._opened(run_id, plan)
+            await self._opened(offer)
         except PolicyRefusal as refusal:
             reason = str(refusal)[:MAX_REASON]
             _LOG.warning("run %d is refused: %s", run_id, safe(reason))
@@ -102,12 +103,13 @@ class Runs:
             answer = RunAnswer(run_id=run_id, accepted=True)
         link.send(NodeFrame(run_answer=answer))
 
-    async def _opened(self, run_id: int, plan: str) -> None:
+    async def _opened(self, offer: RunOffer) -> None:
         """Returns when the run's worker is ready.
 
         Raises:
             PolicyRefusal: The node takes no part in it.
         """
+        run_id = offer.run_id
         host = self._hosts.get(run_id)
         if host is None:
             if len(self._hosts) >= self._settings.limits.max_runs:
@@ -115,10 +117,10 @@ class Runs:
                     f"this node takes part in {len(self._hosts)} runs already, "
                     f"which is its limits.max_runs"
                 )
-            host = RunHost(run_id, self._node_id, plan, self._directory, self._settings)
+            host = RunHost(offer, self._node_id, self._directory, self._settings)
             self._hosts[run_id] = host
             self._openings[run_id] = asyncio.create_task(host.open())
-        elif host.plan_text != plan:
+        elif host.plan_text != offer.plan:
             raise PolicyRefusal("this node knows the run with another plan")
         opening = self._openings[run_id]
         try:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, Stri
 from fedsec.errors import ConfigError
 from fedsec.plan import BUILT_IN_APP
 from fedsec.plan.reading import list_problems, read_toml
+from fedsec.secagg.parameters import Minima
 
 FILE_NAME = "node.toml"
 MAX_FILE_BYTES = 1 << 20
@@ -76,12 +77,31 @@ class Policy(_Table):
         allowed_tasks: Tasks of the built-in app, by name or as ``module:attribute``.
         min_nodes: A plan must need the answers of at least so many nodes in each round.
         max_rounds: A plan of more rounds is refused; 0 sets no limit.
+        secure_aggregation: What a plan's secure sum must withstand at least: ``"off"`` asks for
+            none, ``"semi-honest"`` for any, ``"malicious"`` for one that needs no trust in the
+            coordinator.
+        min_cohort: Least nodes in a round with a secure sum.
+        min_neighbours: Least nodes with which this one exchanges masks there; k.
+        min_threshold: Least shares that open a secret of this node there; t.
+        min_word_bits: Least bits of the words that are added there.
+        max_clip: Largest L2 norm to which an update may be clipped there; 0 sets no limit.
     """
 
     allowed_apps: list[Name] = [BUILT_IN_APP]
     allowed_tasks: list[TaskName] = ["digits"]
     min_nodes: Annotated[int, Field(ge=1, le=100_000)] = 2
     max_rounds: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    secure_aggregation: Literal["off", "semi-honest", "malicious"] = "off"
+    min_cohort: Annotated[int, Field(ge=1, le=100_000)] = 4
+    min_neighbours: Annotated[int, Field(ge=0, le=100_000)] = 0
+    min_threshold: Annotated[int, Field(ge=0, le=100_000)] = 0
+    min_word_bits: Literal[16, 32] = 16
+    max_clip: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+
+    @property
+    def minima(self) -> Minima:
+        """What a round with a secure sum must have, whatever the plan says."""
+        return Minima(self.min_cohort, self.min_neighbours, self.min_threshold)
 
 
 class App(_Table):
@@ -229,6 +249,15 @@ allowed_apps = ["fedsec"]
 allowed_tasks = ["digits"]
 min_nodes = 2             # a plan must need the answers of at least so many nodes in each round
 max_rounds = 0            # longest plan, in rounds; 0: no limit
+# "off" takes part whether or not the coordinator sees this node's update by itself; "semi-honest"
+# asks for a secure sum; "malicious" for one without trust in the coordinator: nodes know
+# each other by a roster that the federation's root has signed.
+secure_aggregation = "off"
+min_cohort = 4            # least nodes in a round with a secure sum
+min_neighbours = 0        # least nodes with which this one exchanges masks
+min_threshold = 0         # least shares that open a secret of this node
+min_word_bits = 16        # of the words that are added: 16 or 32
+max_clip = 0              # largest L2 norm to which an update may be clipped; 0: no limit
 
 # Data sets, by the name that a plan uses (`data = "digits"` under its [task]). `connector` says
 # of what kind it is; the other keys are for the task that reads it.

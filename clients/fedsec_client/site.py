@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from fedsec.data.settings import CONNECTORS
 from fedsec.errors import ConfigError
 from fedsec.plan import FederationPlan
+from fedsec.secagg.parameters import Minima
 from fedsec_client.settings import DataSet, NodeSettings, Scalar
 
 BUILT_IN_CLIENT = "fedsec_client.client_app:app"
@@ -24,6 +25,7 @@ class Site(BaseModel):
         node_config: For the app.
         max_content_bytes: Largest content of one message.
         memory_mb: What the worker may hold, for messages about it.
+        minima: What a round with a secure sum must have, whatever the plan says.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -33,6 +35,7 @@ class Site(BaseModel):
     node_config: dict[str, Scalar]
     max_content_bytes: int
     memory_mb: int
+    minima: Minima = Minima()
 
 
 def site_of(plan: FederationPlan, settings: NodeSettings, node_directory: Path) -> Site:
@@ -57,6 +60,7 @@ def site_of(plan: FederationPlan, settings: NodeSettings, node_directory: Path) 
         node_config=config,
         max_content_bytes=settings.limits.max_content_bytes,
         memory_mb=settings.limits.memory_mb,
+        minima=settings.policy.minima,
     )
 
 

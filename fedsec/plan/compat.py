@@ -171,6 +171,7 @@ RULES: tuple[Callable[["FederationPlan"], Iterator[Refusal]], ...] = (
     secure_aggregation.long_enough_words,
     secure_aggregation.sound_metrics,
     secure_aggregation.said_once,
+    secure_aggregation.mean_only,
     secure_aggregation.with_privacy,
     robust_rules,
     data_and_task,

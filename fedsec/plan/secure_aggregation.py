@@ -252,6 +252,21 @@ def said_once(plan: "FederationPlan") -> Iterator[Refusal]:
         )
 
 
+def mean_only(plan: "FederationPlan") -> Iterator[Refusal]:
+    """A rule compares updates; of one sum there is nothing to compare."""
+    section, robust = plan.secure_aggregation, plan.robust
+    if section is None or robust is None:
+        return
+    if robust.rule != "mean" or robust.before:
+        stages = [str(stage) for stage in robust.before]
+        yield Refusal(
+            "robust",
+            f'"{" + ".join([*stages, robust.rule])}" looks at single updates, and with '
+            '[secure_aggregation] their sum alone is seen; rule = "mean" without `before` goes '
+            "with it, or leave one of the two tables out",
+        )
+
+
 def with_privacy(plan: "FederationPlan") -> Iterator[Refusal]:
     """What privacy claims must hold for the one sum that is seen."""
     section, privacy = plan.secure_aggregation, plan.privacy

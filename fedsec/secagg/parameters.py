@@ -147,12 +147,12 @@ class Minima:
             PolicyRefusal: One does not; says which.
         """
         for asked, got, what, key in (
-            (self.cohort, parameters.nodes, "nodes take part in the round", "min_cohort"),
+            (self.cohort, parameters.nodes, "nodes", "min_cohort"),
             (self.neighbours, parameters.neighbours, "neighbours", "min_neighbours"),
-            (self.threshold, parameters.threshold, "is the threshold", "min_threshold"),
+            (self.threshold, parameters.threshold, "shares that open a secret", "min_threshold"),
         ):
             if got < asked:
-                raise PolicyRefusal(f"{got} {what}; this node's policy.{key} = {asked}")
+                raise PolicyRefusal(f"{got} {what}, less than this node's policy.{key} = {asked}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from fedsec_server.events import PAGE, Recorder, run_subject
 from fedsec_server.layout import Layout
 from fedsec_server.people_desk import MAX_REASON, PeopleDesk
 from fedsec_server.roles import ROLES
+from fedsec_server.rosters import publish
 from fedsec_server.settings import Listener, ServerSettings
 from fedsec_server.state.store import Store
 from fedsec_server.state.values import NodeState, Revocation, RunState
@@ -35,6 +36,7 @@ __all__ = ["ROLES", "AdminService", "Presence", "Runs"]
 
 CHUNK = 1 << 20
 EVENTS_SHOWN = 1000
+MISSING_SHOWN = 1000  # names of nodes
 MAX_INVITE_S = 7 * 86_400.0
 
 
@@ -106,6 +108,7 @@ class AdminService:
             "AddPerson": unary(pb.AddPersonRequest, self.people.add),
             "ListPeople": unary(pb.ListPeopleRequest, self.people.list),
             "RevokePerson": unary(pb.RevokePersonRequest, self.people.revoke),
+            "PublishRoster": unary(pb.PublishRosterRequest, self._publish_roster),
             "SubmitRun": unary(pb.SubmitRunRequest, self._submit_run),
             "ListRuns": unary(pb.ListRunsRequest, self._list_runs),
             "ShowRun": unary(pb.ShowRunRequest, self._show_run),
@@ -224,6 +227,23 @@ class AdminService:
         self.denylist.deny_identity(revoked.node.spiffe_id, revoked.node.name)
         for serial in revoked.serials:
             self.denylist.deny_serial(serial)
+
+    async def _publish_roster(
+        self, call: Call, request: pb.PublishRosterRequest
+    ) -> pb.PublishRosterReply:
+        return await asyncio.to_thread(self._publish, call.caller().spiffe_id, request.roster)
+
+    def _publish(self, by: str, signed: bytes) -> pb.PublishRosterReply:
+        roster, missing = publish(self.layout, signed, self.store.nodes(), now=self.clock())
+        ends_at = roster.not_after.timestamp()
+        detail = {"by": by, "members": len(roster.members), "ends_at": ends_at}
+        self.recorder.record("roster-published", f"roster {roster.serial}", detail)
+        return pb.PublishRosterReply(
+            serial=roster.serial,
+            members=len(roster.members),
+            ends_at=ends_at,
+            missing=missing[:MISSING_SHOWN],
+        )
 
     # --- runs --------------------------------------------------------------------------------
 

@@ -228,9 +228,11 @@ class Exchange:
 
     # --- the runs' side ----------------------------------------------------------------------
 
-    def open_run(self, run_id: int, plan: str, reconnect_s: float, side: RunSide) -> None:
+    def open_run(
+        self, run_id: int, plan: str, reconnect_s: float, side: RunSide, *, roster: bytes = b""
+    ) -> None:
         """Offers a run to every node that is here or comes while it is open."""
-        offer = CoordinatorFrame(run_offer=RunOffer(run_id=run_id, plan=plan))
+        offer = CoordinatorFrame(run_offer=RunOffer(run_id=run_id, plan=plan, roster=roster))
         self._runs[run_id] = _OpenRun(side, offer)
         self._boxes.open_run(run_id, reconnect_s)
         for session in self._sessions.values():

@@ -5,6 +5,7 @@ DIR/ca/root.cert.pem          the federation's root, certificate only
 DIR/ca/KINDs.{cert,key}.pem   the three issuing authorities: servers, nodes, people
 DIR/ca/KINDs.former.*.pem     the one before, while both are trusted
 DIR/ca/KINDs.next.*.pem       the one to come, while files are being changed
+DIR/roster                    which nodes there are, signed by the root; once published
 DIR/state.sqlite              nodes, invites, certificates, runs, events
 DIR/runs/RUN_ID/              plan.toml, models/, run.log
 DIR/server.log                one JSON object per line
@@ -56,6 +57,11 @@ class Layout:
     def issuer_key(self, kind: Kind, which: Which = "") -> Path:
         """The private key of the issuing authority for `kind`."""
         return self.authorities / f"{PLURALS[kind]}{which}.key.pem"
+
+    @property
+    def roster(self) -> Path:
+        """The newest signed roster."""
+        return self.directory / "roster"
 
     @property
     def database(self) -> Path:

@@ -24,6 +24,7 @@ ROLES: dict[str, frozenset[Role]] = {
     "/fedsec.v1.Admin/AddPerson": _ADMINS,
     "/fedsec.v1.Admin/ListPeople": _PEOPLE,
     "/fedsec.v1.Admin/RevokePerson": _ADMINS,
+    "/fedsec.v1.Admin/PublishRoster": _ADMINS,
     "/fedsec.v1.Admin/SubmitRun": _OPERATORS,
     "/fedsec.v1.Admin/ListRuns": _PEOPLE,
     "/fedsec.v1.Admin/ShowRun": _PEOPLE,

@@ -11,6 +11,7 @@ A Flower app saves what it wants to keep by itself; its working directory is the
 """
 
 import ctypes
+import json
 import logging
 import os
 import signal
@@ -31,7 +32,7 @@ from fedsec.wire.local import LocalSocket
 from fedsec_server.grid import FleetGrid, RunStopped
 
 START_S = 60.0  # within which the coordinator says what to run
-PLAN_KEY, DIRECTORY_KEY = "fedsec-plan", "fedsec-directory"
+PLAN_KEY, DIRECTORY_KEY, ROSTER_KEY = "fedsec-plan", "fedsec-directory", "fedsec-roster"
 
 _LOG = logging.getLogger("fedsec.run")
 _PR_SET_PDEATHSIG = 1
@@ -88,6 +89,9 @@ def load_app(start: RunStart, plan: FederationPlan) -> tuple[ServerApp, UserConf
     """
     if plan.built_in:
         config: UserConfig = {PLAN_KEY: start.plan, DIRECTORY_KEY: start.directory}
+        if start.member:
+            keys = {str(each.node_id): each.signing_key.hex() for each in start.member}
+            config[ROSTER_KEY] = json.dumps(keys)
         return flwr_apps.load_server_app(start.app), config
     if not start.app_directory:
         return (

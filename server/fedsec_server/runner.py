@@ -93,6 +93,7 @@ class Runner:
         start: RunStart,
         *,
         reconnect_s: float,
+        roster: bytes = b"",
         exchange: Exchange,
         on_ready: Callable[[], None],
         on_record: Callable[[str, Mapping[str, object]], None],
@@ -100,6 +101,7 @@ class Runner:
     ) -> None:
         self._start = start
         self._reconnect_s = reconnect_s
+        self._roster = roster
         self._exchange = exchange
         self._on_ready = on_ready
         self._on_record = on_record
@@ -143,7 +145,8 @@ class Runner:
             raise
         self._send(RunCommand(start=self._start))
         if not self._stopping.is_set():
-            self._exchange.open_run(self._start.run_id, self._start.plan, self._reconnect_s, self)
+            run_id, plan = self._start.run_id, self._start.plan
+            self._exchange.open_run(run_id, plan, self._reconnect_s, self, roster=self._roster)
         reader = loop.create_task(self._read_all(socket))
         helpers = (
             reader,

@@ -13,16 +13,18 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 from fedsec.errors import ConfigError, FedsecError, StateError
 from fedsec.files import make_private_directory, write_private
 from fedsec.plan import FederationPlan
-from fedsec.wire.generated.local_pb2 import RunStart
+from fedsec.wire.generated.local_pb2 import Peer, RunStart
 from fedsec_server.events import run_subject
 from fedsec_server.exchange import Exchange
 from fedsec_server.journal import Journal
 from fedsec_server.layout import Layout
+from fedsec_server.rosters import Published, required
 from fedsec_server.runner import PATIENCE, Outcome, Patience, Runner
 from fedsec_server.settings import ServerSettings
 from fedsec_server.state.store import Store
@@ -91,10 +93,12 @@ class RunManager:
 
         Raises:
             ConfigError: The plan is wrong, or names an app that is not installed here.
-            StateError: The coordinator is shutting down, or too many runs are queued.
+            StateError: The coordinator is shutting down, too many runs are queued, or the plan
+                needs a signed roster and there is none that holds.
         """
         plan = await asyncio.to_thread(FederationPlan.parse, plan_toml)  # it may take its time
         self._app(plan)
+        await asyncio.to_thread(self._roster, plan)
         if self._closing:
             raise StateError("the coordinator is shutting down; submit the plan when it is back")
         if len(self._queue) >= _MAX_QUEUED:
@@ -170,6 +174,13 @@ class RunManager:
             )
         return installed.directory or "", installed.server or ""
 
+    def _roster(self, plan: FederationPlan) -> Published | None:
+        """Returns the signed roster by which the plan's nodes go; None where they need none."""
+        secure = plan.secure_aggregation
+        if secure is None or secure.mode != "malicious":
+            return None
+        return required(self._layout, now=datetime.fromtimestamp(self._clock(), UTC))
+
     def _create(self, plan: FederationPlan, plan_toml: str, by: str) -> RunRecord:
         """Makes the run's row and directory. In the journal's thread."""
         run = self._store.create_run(
@@ -214,16 +225,20 @@ class RunManager:
     def _runner(self, run: RunRecord) -> Runner:
         plan = FederationPlan.parse(run.plan)
         app_directory, app = self._app(plan)
+        roster = self._roster(plan)
+        keys = roster.roster.keys if roster else {}
         start = RunStart(
             run_id=run.run_id,
             plan=run.plan,
             directory=str(self._layout.run(run.run_id).resolve()),
             app_directory=app_directory,
             app=app,
+            member=[Peer(node_id=node, signing_key=key) for node, key in keys.items()],
         )
         return Runner(
             start,
             reconnect_s=plan.round.reconnect_s,
+            roster=roster.signed if roster else b"",
             exchange=self._exchange,
             on_ready=lambda: self._on_ready(run.run_id),
             on_record=lambda kind, detail: self._on_record(run.run_id, kind, detail),

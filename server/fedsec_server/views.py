@@ -47,6 +47,7 @@ def node_view(node: NodeRecord, connected: Collection[int]) -> pb.Node:
         certificate_expires_at=node.certificate_expires_at or 0.0,
         last_seen_at=node.last_seen_at or 0.0,
         spiffe_id=node.spiffe_id,
+        signing_key=node.signing_key or b"",
     )
 
 

@@ -88,3 +88,41 @@ def test_a_refusal_says_why(plan: str, site: str, reason: str) -> None:
     with pytest.raises(PolicyRefusal) as caught:
         ask(plan, site)
     assert str(caught.value) == reason  # and nothing else about the site
+
+
+# --- secure sums -----------------------------------------------------------------------------------
+
+SECURE = PLAN.replace("= 3", "= 10").replace("quorum = 2", "quorum = 7") + (
+    '[secure_aggregation]\nmode = "{}"\nclip = 2.0\n'
+)
+SEMI, MALICIOUS = SECURE.format("semi-honest"), SECURE.format("malicious")
+
+
+@pytest.mark.parametrize("plan", [SEMI, MALICIOUS])
+def test_a_secure_sum_is_welcome_where_none_is_asked_for(plan: str) -> None:
+    ask(plan, SITE)
+
+
+def test_what_is_asked_for_is_enough() -> None:
+    most = "min_cohort = 10\nmin_neighbours = 9\nmin_threshold = 7\nmin_word_bits = 32\nmax_clip = 2.0\n"
+    ask(MALICIOUS, SITE + '[policy]\nsecure_aggregation = "malicious"\n' + most)
+    ask(MALICIOUS, SITE + '[policy]\nsecure_aggregation = "semi-honest"\n')
+
+
+@pytest.mark.parametrize(
+    ("plan", "policy", "reason"),
+    [
+        (PLAN, 'secure_aggregation = "semi-honest"', "the plan has no [secure_aggregation]; this node's policy.secure_aggregation = \"semi-honest\""),
+        (FLOWER, 'allowed_apps = ["mine"]\nsecure_aggregation = "malicious"', "the plan has no [secure_aggregation]; this node's policy.secure_aggregation = \"malicious\""),
+        (SEMI, 'secure_aggregation = "malicious"', 'secure_aggregation.mode = "semi-honest" is less than this node\'s policy.secure_aggregation = "malicious"'),
+        (SEMI, "min_cohort = 11", "in the smallest round of the plan: 10 nodes, less than this node's policy.min_cohort = 11"),
+        (SEMI, "min_neighbours = 10", "9 neighbours, less than this node's policy.min_neighbours = 10"),
+        (SEMI, "min_threshold = 8", "7 shares that open a secret, less than this node's policy.min_threshold = 8"),
+        (SEMI + "word_bits = 16\n", "min_word_bits = 32", "words of 16 bits are less than this node's policy.min_word_bits = 32"),
+        (SEMI, "max_clip = 1.5", "updates may have an L2 norm of 2, more than this node's policy.max_clip = 1.5"),
+    ],
+)  # fmt: skip
+def test_less_than_a_site_asks_for_is_refused(plan: str, policy: str, reason: str) -> None:
+    with pytest.raises(PolicyRefusal) as caught:
+        ask(plan, f"{SITE}[policy]\n{policy}\n")
+    assert str(caught.value).endswith(reason)

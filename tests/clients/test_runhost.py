@@ -14,6 +14,7 @@ import pytest
 
 from fedsec.errors import PolicyRefusal
 from fedsec.wire.blobs import Blob
+from fedsec.wire.generated.fleet_pb2 import RunOffer
 from fedsec.wire.generated.message_pb2 import Header
 from fedsec.wire.headers import ErrorCode
 from fedsec_client.runhost import Reply, RunHost
@@ -36,7 +37,7 @@ async def hosted(
     directory: Path, *, limits: str = "", plan: str = PLAN, settings: str = SETTINGS
 ) -> AsyncIterator[RunHost]:
     parsed = NodeSettings.parse(f"{settings}\n[limits]\n{limits}")
-    host = RunHost(RUN_ID, NODE_ID, plan, directory, parsed)
+    host = RunHost(RunOffer(run_id=RUN_ID, plan=plan), NODE_ID, directory, parsed)
     try:
         await host.open()
         yield host
@@ -199,7 +200,7 @@ def test_the_state_outlives_the_worker_and_the_agent_and_ends_with_the_run(tmp_p
     async def main() -> None:
         state = tmp_path / "runs" / str(RUN_ID) / "state" / "context"
         settings = NodeSettings.parse(SETTINGS)
-        first = RunHost(RUN_ID, NODE_ID, PLAN, tmp_path, settings)
+        first = RunHost(RunOffer(run_id=RUN_ID, plan=PLAN), NODE_ID, tmp_path, settings)
         await first.open()
         assert (await count(first))[0] == 1
         await first.close("the agent ends", keep_state=True)

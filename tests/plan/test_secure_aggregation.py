@@ -210,3 +210,19 @@ def test_what_privacy_and_a_secure_sum_cannot_do_together(model: str, more: str,
 def test_shares_of_noise_are_not_shown_one_by_one() -> None:
     text = problems(BUILT_IN + PRIVACY.format("distributed"))
     assert "add a table [secure_aggregation]" in text
+
+
+# --- beside [robust] -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("robust", "named"),
+    [('rule = "median"\n', '"median"'), ('rule = "mean"\nbefore = ["nnm"]\n', '"nnm + mean"')],
+)
+def test_a_sum_cannot_be_compared_with_itself(robust: str, named: str) -> None:
+    text = problems(PLAN + "[robust]\nbyzantine = 2\n" + robust)
+    assert f"robust: {named} looks at single updates" in text
+
+
+def test_a_mean_that_expects_nobody_hostile_is_a_sum() -> None:
+    FederationPlan.parse(PLAN + '[robust]\nbyzantine = 0\nrule = "mean"\n')

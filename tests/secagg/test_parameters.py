@@ -237,9 +237,12 @@ def test_a_mode_covers_what_is_asked() -> None:
 @pytest.mark.parametrize(
     ("minima", "named"),
     [
-        (Minima(cohort=11), "10 nodes take part in the round; this node's policy.min_cohort = 11"),
-        (Minima(neighbours=12), "9 neighbours; this node's policy.min_neighbours = 12"),
-        (Minima(threshold=8), "7 is the threshold; this node's policy.min_threshold = 8"),
+        (Minima(cohort=11), "10 nodes, less than this node's policy.min_cohort = 11"),
+        (Minima(neighbours=12), "9 neighbours, less than this node's policy.min_neighbours = 12"),
+        (
+            Minima(threshold=8),
+            "7 shares that open a secret, less than this node's policy.min_threshold = 8",
+        ),
     ],
 )
 def test_a_site_asks_for_more(minima: Minima, named: str) -> None:

@@ -38,7 +38,7 @@ def on_terminal(command: list[str], answers: list[tuple[bytes, str]]) -> bytes:
     os.close(theirs)
     shown, waiting, since = b"", list(answers), 0
     try:
-        while select.select([ours], [], [], 15)[0]:
+        while select.select([ours], [], [], 60)[0]:
             try:
                 shown += os.read(ours, 4096)
             except OSError:  # the other end is closed: it has ended

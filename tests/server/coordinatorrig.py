@@ -17,6 +17,7 @@ from google.protobuf.message import Message as Proto
 
 from fedsec.identity.leaves import Lifetimes, key_pem, make_key, make_request
 from fedsec.identity.names import Kind, Role, make_spiffe
+from fedsec.identity.signing import make_signing_key, public_bytes
 from fedsec.wire.channels import open_channel
 from fedsec.wire.credentials import node_credentials
 from fedsec.wire.generated import admin_pb2
@@ -93,7 +94,7 @@ class Place:
         key = make_key()
         record = store.enrol_node(
             token,
-            signing_key=secrets.token_bytes(32),
+            signing_key=public_bytes(make_signing_key()),
             root_pinned=True,
             now=1.0,
             issue=lambda _: (

@@ -158,6 +158,7 @@ class Node(_message.Message):
     CERTIFICATE_EXPIRES_AT_FIELD_NUMBER: _builtins.int
     LAST_SEEN_AT_FIELD_NUMBER: _builtins.int
     SPIFFE_ID_FIELD_NUMBER: _builtins.int
+    SIGNING_KEY_FIELD_NUMBER: _builtins.int
     node_id: _builtins.int
     name: _builtins.str
     state: _builtins.str
@@ -169,6 +170,8 @@ class Node(_message.Message):
     certificate_expires_at: _builtins.float
     last_seen_at: _builtins.float
     spiffe_id: _builtins.str
+    signing_key: _builtins.bytes
+    """Ed25519, 32 bytes; empty before it has enrolled"""
     def __init__(
         self,
         *,
@@ -182,14 +185,65 @@ class Node(_message.Message):
         certificate_expires_at: _builtins.float = ...,
         last_seen_at: _builtins.float = ...,
         spiffe_id: _builtins.str = ...,
+        signing_key: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_expires_at", b"certificate_expires_at", "connected", b"connected", "enrolled_at", b"enrolled_at", "last_seen_at", b"last_seen_at", "name", b"name", "node_id", b"node_id", "root_pinned", b"root_pinned", "signing_fingerprint", b"signing_fingerprint", "spiffe_id", b"spiffe_id", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_expires_at", b"certificate_expires_at", "connected", b"connected", "enrolled_at", b"enrolled_at", "last_seen_at", b"last_seen_at", "name", b"name", "node_id", b"node_id", "root_pinned", b"root_pinned", "signing_fingerprint", b"signing_fingerprint", "signing_key", b"signing_key", "spiffe_id", b"spiffe_id", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Node: _TypeAlias = Node  # noqa: Y015
+
+@_typing.final
+class PublishRosterRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROSTER_FIELD_NUMBER: _builtins.int
+    roster: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        roster: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["roster", b"roster"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PublishRosterRequest: _TypeAlias = PublishRosterRequest  # noqa: Y015
+
+@_typing.final
+class PublishRosterReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERIAL_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    ENDS_AT_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
+    serial: _builtins.int
+    members: _builtins.int
+    ends_at: _builtins.float
+    @_builtins.property
+    def missing(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """names of enrolled nodes that are not on it"""
+
+    def __init__(
+        self,
+        *,
+        serial: _builtins.int = ...,
+        members: _builtins.int = ...,
+        ends_at: _builtins.float = ...,
+        missing: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ends_at", b"ends_at", "members", b"members", "missing", b"missing", "serial", b"serial"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PublishRosterReply: _TypeAlias = PublishRosterReply  # noqa: Y015
 
 @_typing.final
 class InviteNodeRequest(_message.Message):

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from fedsec.wire.generated import message_pb2 as fedsec_dot_v1_dot_message__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x66\x65\x64sec/v1/fleet.proto\x12\tfedsec.v1\x1a\x17\x66\x65\x64sec/v1/message.proto\"\'\n\x07Version\x12\r\n\x05major\x18\x01 \x01(\r\x12\r\n\x05minor\x18\x02 \x01(\r\"\x86\x01\n\tNodeFrame\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x10.fedsec.v1.HelloH\x00\x12*\n\nrun_answer\x18\x02 \x01(\x0b\x32\x14.fedsec.v1.RunAnswerH\x00\x12\"\n\x05reply\x18\x03 \x01(\x0b\x32\x11.fedsec.v1.HeaderH\x00\x42\x06\n\x04kind\"L\n\x05Hello\x12#\n\x07version\x18\x01 \x01(\x0b\x32\x12.fedsec.v1.Version\x12\x10\n\x08software\x18\x02 \x01(\t\x12\x0c\n\x04held\x18\x03 \x03(\t\"=\n\tRunAnswer\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xa2\x02\n\x10\x43oordinatorFrame\x12%\n\x07welcome\x18\x01 \x01(\x0b\x32\x12.fedsec.v1.WelcomeH\x00\x12%\n\x07refused\x18\x02 \x01(\x0b\x32\x12.fedsec.v1.RefusedH\x00\x12(\n\trun_offer\x18\x03 \x01(\x0b\x32\x13.fedsec.v1.RunOfferH\x00\x12$\n\x07run_end\x18\x04 \x01(\x0b\x32\x11.fedsec.v1.RunEndH\x00\x12$\n\x07\x64\x65liver\x18\x05 \x01(\x0b\x32\x11.fedsec.v1.HeaderH\x00\x12#\n\x06\x63\x61ncel\x18\x06 \x01(\x0b\x32\x11.fedsec.v1.CancelH\x00\x12\x1d\n\x03\x61\x63k\x18\x07 \x01(\x0b\x32\x0e.fedsec.v1.AckH\x00\x42\x06\n\x04kind\"_\n\x07Welcome\x12#\n\x07version\x18\x01 \x01(\x0b\x32\x12.fedsec.v1.Version\x12\x10\n\x08software\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\x04\x12\x0c\n\x04name\x18\x04 \x01(\t\"\'\n\x07Refused\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"(\n\x08RunOffer\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12\x0c\n\x04plan\x18\x02 \x01(\t\"(\n\x06RunEnd\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x1c\n\x06\x43\x61ncel\x12\x12\n\nmessage_id\x18\x01 \x01(\t\"*\n\x03\x41\x63k\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12\x0f\n\x07refused\x18\x02 \x01(\t\"C\n\x0c\x46\x65tchRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x0e\n\x06run_id\x18\x02 \x01(\x04\x12\x13\n\x0b\x66irst_chunk\x18\x03 \x01(\r\"O\n\x0c\x43ontentFrame\x12&\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32\x15.fedsec.v1.StoreBeginH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04kind\"E\n\nStoreBegin\x12\x10\n\x08reply_to\x18\x01 \x01(\t\x12%\n\x08manifest\x18\x02 \x01(\x0b\x32\x13.fedsec.v1.Manifest\"8\n\nStoreFrame\x12\x10\n\x06resume\x18\x01 \x01(\rH\x00\x12\x10\n\x06stored\x18\x02 \x01(\x08H\x00\x42\x06\n\x04kind\"\x1f\n\x0cRenewRequest\x12\x0f\n\x07\x63sr_der\x18\x01 \x01(\x0c\"7\n\nRenewReply\x12\x11\n\tchain_pem\x18\x01 \x01(\x0c\x12\x16\n\x0eservers_ca_pem\x18\x02 \x01(\x0c\x32\xfc\x01\n\x05\x46leet\x12@\n\x07Session\x12\x14.fedsec.v1.NodeFrame\x1a\x1b.fedsec.v1.CoordinatorFrame(\x01\x30\x01\x12;\n\x05\x46\x65tch\x12\x17.fedsec.v1.FetchRequest\x1a\x17.fedsec.v1.ContentFrame0\x01\x12;\n\x05Store\x12\x17.fedsec.v1.ContentFrame\x1a\x15.fedsec.v1.StoreFrame(\x01\x30\x01\x12\x37\n\x05Renew\x12\x17.fedsec.v1.RenewRequest\x1a\x15.fedsec.v1.RenewReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x66\x65\x64sec/v1/fleet.proto\x12\tfedsec.v1\x1a\x17\x66\x65\x64sec/v1/message.proto\"\'\n\x07Version\x12\r\n\x05major\x18\x01 \x01(\r\x12\r\n\x05minor\x18\x02 \x01(\r\"\x86\x01\n\tNodeFrame\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x10.fedsec.v1.HelloH\x00\x12*\n\nrun_answer\x18\x02 \x01(\x0b\x32\x14.fedsec.v1.RunAnswerH\x00\x12\"\n\x05reply\x18\x03 \x01(\x0b\x32\x11.fedsec.v1.HeaderH\x00\x42\x06\n\x04kind\"L\n\x05Hello\x12#\n\x07version\x18\x01 \x01(\x0b\x32\x12.fedsec.v1.Version\x12\x10\n\x08software\x18\x02 \x01(\t\x12\x0c\n\x04held\x18\x03 \x03(\t\"=\n\tRunAnswer\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xa2\x02\n\x10\x43oordinatorFrame\x12%\n\x07welcome\x18\x01 \x01(\x0b\x32\x12.fedsec.v1.WelcomeH\x00\x12%\n\x07refused\x18\x02 \x01(\x0b\x32\x12.fedsec.v1.RefusedH\x00\x12(\n\trun_offer\x18\x03 \x01(\x0b\x32\x13.fedsec.v1.RunOfferH\x00\x12$\n\x07run_end\x18\x04 \x01(\x0b\x32\x11.fedsec.v1.RunEndH\x00\x12$\n\x07\x64\x65liver\x18\x05 \x01(\x0b\x32\x11.fedsec.v1.HeaderH\x00\x12#\n\x06\x63\x61ncel\x18\x06 \x01(\x0b\x32\x11.fedsec.v1.CancelH\x00\x12\x1d\n\x03\x61\x63k\x18\x07 \x01(\x0b\x32\x0e.fedsec.v1.AckH\x00\x42\x06\n\x04kind\"_\n\x07Welcome\x12#\n\x07version\x18\x01 \x01(\x0b\x32\x12.fedsec.v1.Version\x12\x10\n\x08software\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\x04\x12\x0c\n\x04name\x18\x04 \x01(\t\"\'\n\x07Refused\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"8\n\x08RunOffer\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12\x0c\n\x04plan\x18\x02 \x01(\t\x12\x0e\n\x06roster\x18\x03 \x01(\x0c\"(\n\x06RunEnd\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x1c\n\x06\x43\x61ncel\x12\x12\n\nmessage_id\x18\x01 \x01(\t\"*\n\x03\x41\x63k\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12\x0f\n\x07refused\x18\x02 \x01(\t\"C\n\x0c\x46\x65tchRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x0e\n\x06run_id\x18\x02 \x01(\x04\x12\x13\n\x0b\x66irst_chunk\x18\x03 \x01(\r\"O\n\x0c\x43ontentFrame\x12&\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32\x15.fedsec.v1.StoreBeginH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04kind\"E\n\nStoreBegin\x12\x10\n\x08reply_to\x18\x01 \x01(\t\x12%\n\x08manifest\x18\x02 \x01(\x0b\x32\x13.fedsec.v1.Manifest\"8\n\nStoreFrame\x12\x10\n\x06resume\x18\x01 \x01(\rH\x00\x12\x10\n\x06stored\x18\x02 \x01(\x08H\x00\x42\x06\n\x04kind\"\x1f\n\x0cRenewRequest\x12\x0f\n\x07\x63sr_der\x18\x01 \x01(\x0c\"7\n\nRenewReply\x12\x11\n\tchain_pem\x18\x01 \x01(\x0c\x12\x16\n\x0eservers_ca_pem\x18\x02 \x01(\x0c\x32\xfc\x01\n\x05\x46leet\x12@\n\x07Session\x12\x14.fedsec.v1.NodeFrame\x1a\x1b.fedsec.v1.CoordinatorFrame(\x01\x30\x01\x12;\n\x05\x46\x65tch\x12\x17.fedsec.v1.FetchRequest\x1a\x17.fedsec.v1.ContentFrame0\x01\x12;\n\x05Store\x12\x17.fedsec.v1.ContentFrame\x1a\x15.fedsec.v1.StoreFrame(\x01\x30\x01\x12\x37\n\x05Renew\x12\x17.fedsec.v1.RenewRequest\x1a\x15.fedsec.v1.RenewReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,25 +47,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REFUSED']._serialized_start=770
   _globals['_REFUSED']._serialized_end=809
   _globals['_RUNOFFER']._serialized_start=811
-  _globals['_RUNOFFER']._serialized_end=851
-  _globals['_RUNEND']._serialized_start=853
-  _globals['_RUNEND']._serialized_end=893
-  _globals['_CANCEL']._serialized_start=895
-  _globals['_CANCEL']._serialized_end=923
-  _globals['_ACK']._serialized_start=925
-  _globals['_ACK']._serialized_end=967
-  _globals['_FETCHREQUEST']._serialized_start=969
-  _globals['_FETCHREQUEST']._serialized_end=1036
-  _globals['_CONTENTFRAME']._serialized_start=1038
-  _globals['_CONTENTFRAME']._serialized_end=1117
-  _globals['_STOREBEGIN']._serialized_start=1119
-  _globals['_STOREBEGIN']._serialized_end=1188
-  _globals['_STOREFRAME']._serialized_start=1190
-  _globals['_STOREFRAME']._serialized_end=1246
-  _globals['_RENEWREQUEST']._serialized_start=1248
-  _globals['_RENEWREQUEST']._serialized_end=1279
-  _globals['_RENEWREPLY']._serialized_start=1281
-  _globals['_RENEWREPLY']._serialized_end=1336
-  _globals['_FLEET']._serialized_start=1339
-  _globals['_FLEET']._serialized_end=1591
+  _globals['_RUNOFFER']._serialized_end=867
+  _globals['_RUNEND']._serialized_start=869
+  _globals['_RUNEND']._serialized_end=909
+  _globals['_CANCEL']._serialized_start=911
+  _globals['_CANCEL']._serialized_end=939
+  _globals['_ACK']._serialized_start=941
+  _globals['_ACK']._serialized_end=983
+  _globals['_FETCHREQUEST']._serialized_start=985
+  _globals['_FETCHREQUEST']._serialized_end=1052
+  _globals['_CONTENTFRAME']._serialized_start=1054
+  _globals['_CONTENTFRAME']._serialized_end=1133
+  _globals['_STOREBEGIN']._serialized_start=1135
+  _globals['_STOREBEGIN']._serialized_end=1204
+  _globals['_STOREFRAME']._serialized_start=1206
+  _globals['_STOREFRAME']._serialized_end=1262
+  _globals['_RENEWREQUEST']._serialized_start=1264
+  _globals['_RENEWREQUEST']._serialized_end=1295
+  _globals['_RENEWREPLY']._serialized_start=1297
+  _globals['_RENEWREPLY']._serialized_end=1352
+  _globals['_FLEET']._serialized_start=1355
+  _globals['_FLEET']._serialized_end=1607
 # @@protoc_insertion_point(module_scope)

@@ -234,18 +234,22 @@ class RunOffer(_message.Message):
 
     RUN_ID_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
+    ROSTER_FIELD_NUMBER: _builtins.int
     run_id: _builtins.int
     plan: _builtins.str
     """the plan's TOML text; at most 256 KiB"""
+    roster: _builtins.bytes
+    """docs/spec/roster.md; where the plan asks nodes to check peers"""
     def __init__(
         self,
         *,
         run_id: _builtins.int = ...,
         plan: _builtins.str = ...,
+        roster: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan", "roster", b"roster", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from fedsec.wire.generated import message_pb2 as fedsec_dot_v1_dot_message__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x66\x65\x64sec/v1/local.proto\x12\tfedsec.v1\x1a\x17\x66\x65\x64sec/v1/message.proto\"\xd7\x01\n\x0bRunnerFrame\x12!\n\x05ready\x18\x01 \x01(\x0b\x32\x10.fedsec.v1.ReadyH\x00\x12\x1f\n\x04push\x18\x02 \x01(\x0b\x32\x0f.fedsec.v1.PushH\x00\x12+\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x19.fedsec.v1.CancelMessagesH\x00\x12&\n\x06record\x18\x04 \x01(\x0b\x32\x14.fedsec.v1.RunRecordH\x00\x12\'\n\x08\x66inished\x18\x05 \x01(\x0b\x32\x13.fedsec.v1.FinishedH\x00\x42\x06\n\x04kind\"\x07\n\x05Ready\"R\n\x04Push\x12!\n\x06header\x18\x01 \x01(\x0b\x32\x11.fedsec.v1.Header\x12\x15\n\rbulk_attached\x18\x02 \x01(\x08\x12\x10\n\x08\x64\x65\x61\x64line\x18\x03 \x01(\x01\"$\n\x0e\x43\x61ncelMessages\x12\x12\n\nmessage_id\x18\x01 \x03(\t\".\n\tRunRecord\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65tail_json\x18\x02 \x01(\t\"&\n\x08\x46inished\x12\n\n\x02ok\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xa2\x01\n\nRunCommand\x12$\n\x05start\x18\x01 \x01(\x0b\x32\x13.fedsec.v1.RunStartH\x00\x12!\n\x05nodes\x18\x02 \x01(\x0b\x32\x10.fedsec.v1.NodesH\x00\x12\"\n\x05reply\x18\x03 \x01(\x0b\x32\x11.fedsec.v1.HeaderH\x00\x12\x1f\n\x04stop\x18\x04 \x01(\x0b\x32\x0f.fedsec.v1.StopH\x00\x42\x06\n\x04kind\"_\n\x08RunStart\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12\x0c\n\x04plan\x18\x02 \x01(\t\x12\x11\n\tdirectory\x18\x03 \x01(\t\x12\x15\n\rapp_directory\x18\x04 \x01(\t\x12\x0b\n\x03\x61pp\x18\x05 \x01(\t\"z\n\x05Nodes\x12\"\n\x05ready\x18\x01 \x03(\x0b\x32\x13.fedsec.v1.NodeInfo\x12$\n\x07waiting\x18\x02 \x03(\x0b\x32\x13.fedsec.v1.NodeInfo\x12\'\n\x07refused\x18\x03 \x03(\x0b\x32\x16.fedsec.v1.NodeRefusal\"@\n\x0bNodeRefusal\x12!\n\x04node\x18\x01 \x01(\x0b\x32\x13.fedsec.v1.NodeInfo\x12\x0e\n\x06reason\x18\x02 \x01(\t\")\n\x08NodeInfo\x12\x0f\n\x07node_id\x18\x01 \x01(\x04\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x06\n\x04Stop\"\x84\x01\n\rWorkerCommand\x12\'\n\x05start\x18\x01 \x01(\x0b\x32\x16.fedsec.v1.WorkerStartH\x00\x12!\n\x04task\x18\x02 \x01(\x0b\x32\x11.fedsec.v1.HeaderH\x00\x12\x1f\n\x04stop\x18\x03 \x01(\x0b\x32\x0f.fedsec.v1.StopH\x00\x42\x06\n\x04kind\"l\n\x0bWorkerStart\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12\x0f\n\x07node_id\x18\x02 \x01(\x04\x12\x0c\n\x04plan\x18\x03 \x01(\t\x12\x15\n\rsettings_json\x18\x04 \x01(\t\x12\x17\n\x0fstate_directory\x18\x05 \x01(\t\"\x83\x01\n\x0bWorkerFrame\x12!\n\x05ready\x18\x01 \x01(\x0b\x32\x10.fedsec.v1.ReadyH\x00\x12%\n\x07refusal\x18\x02 \x01(\x0b\x32\x12.fedsec.v1.RefusalH\x00\x12\"\n\x05reply\x18\x03 \x01(\x0b\x32\x11.fedsec.v1.HeaderH\x00\x42\x06\n\x04kind\"\x19\n\x07Refusal\x12\x0e\n\x06reason\x18\x01 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x66\x65\x64sec/v1/local.proto\x12\tfedsec.v1\x1a\x17\x66\x65\x64sec/v1/message.proto\"\xd7\x01\n\x0bRunnerFrame\x12!\n\x05ready\x18\x01 \x01(\x0b\x32\x10.fedsec.v1.ReadyH\x00\x12\x1f\n\x04push\x18\x02 \x01(\x0b\x32\x0f.fedsec.v1.PushH\x00\x12+\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x19.fedsec.v1.CancelMessagesH\x00\x12&\n\x06record\x18\x04 \x01(\x0b\x32\x14.fedsec.v1.RunRecordH\x00\x12\'\n\x08\x66inished\x18\x05 \x01(\x0b\x32\x13.fedsec.v1.FinishedH\x00\x42\x06\n\x04kind\"\x07\n\x05Ready\"R\n\x04Push\x12!\n\x06header\x18\x01 \x01(\x0b\x32\x11.fedsec.v1.Header\x12\x15\n\rbulk_attached\x18\x02 \x01(\x08\x12\x10\n\x08\x64\x65\x61\x64line\x18\x03 \x01(\x01\"$\n\x0e\x43\x61ncelMessages\x12\x12\n\nmessage_id\x18\x01 \x03(\t\".\n\tRunRecord\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65tail_json\x18\x02 \x01(\t\"&\n\x08\x46inished\x12\n\n\x02ok\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xa2\x01\n\nRunCommand\x12$\n\x05start\x18\x01 \x01(\x0b\x32\x13.fedsec.v1.RunStartH\x00\x12!\n\x05nodes\x18\x02 \x01(\x0b\x32\x10.fedsec.v1.NodesH\x00\x12\"\n\x05reply\x18\x03 \x01(\x0b\x32\x11.fedsec.v1.HeaderH\x00\x12\x1f\n\x04stop\x18\x04 \x01(\x0b\x32\x0f.fedsec.v1.StopH\x00\x42\x06\n\x04kind\"\x80\x01\n\x08RunStart\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12\x0c\n\x04plan\x18\x02 \x01(\t\x12\x11\n\tdirectory\x18\x03 \x01(\t\x12\x15\n\rapp_directory\x18\x04 \x01(\t\x12\x0b\n\x03\x61pp\x18\x05 \x01(\t\x12\x1f\n\x06member\x18\x06 \x03(\x0b\x32\x0f.fedsec.v1.Peer\",\n\x04Peer\x12\x0f\n\x07node_id\x18\x01 \x01(\x04\x12\x13\n\x0bsigning_key\x18\x02 \x01(\x0c\"z\n\x05Nodes\x12\"\n\x05ready\x18\x01 \x03(\x0b\x32\x13.fedsec.v1.NodeInfo\x12$\n\x07waiting\x18\x02 \x03(\x0b\x32\x13.fedsec.v1.NodeInfo\x12\'\n\x07refused\x18\x03 \x03(\x0b\x32\x16.fedsec.v1.NodeRefusal\"@\n\x0bNodeRefusal\x12!\n\x04node\x18\x01 \x01(\x0b\x32\x13.fedsec.v1.NodeInfo\x12\x0e\n\x06reason\x18\x02 \x01(\t\")\n\x08NodeInfo\x12\x0f\n\x07node_id\x18\x01 \x01(\x04\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x06\n\x04Stop\"\x84\x01\n\rWorkerCommand\x12\'\n\x05start\x18\x01 \x01(\x0b\x32\x16.fedsec.v1.WorkerStartH\x00\x12!\n\x04task\x18\x02 \x01(\x0b\x32\x11.fedsec.v1.HeaderH\x00\x12\x1f\n\x04stop\x18\x03 \x01(\x0b\x32\x0f.fedsec.v1.StopH\x00\x42\x06\n\x04kind\"\xa2\x01\n\x0bWorkerStart\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12\x0f\n\x07node_id\x18\x02 \x01(\x04\x12\x0c\n\x04plan\x18\x03 \x01(\t\x12\x15\n\rsettings_json\x18\x04 \x01(\t\x12\x17\n\x0fstate_directory\x18\x05 \x01(\t\x12\x13\n\x0bsigning_key\x18\x06 \x01(\x0c\x12\x1f\n\x06member\x18\x07 \x03(\x0b\x32\x0f.fedsec.v1.Peer\"\x83\x01\n\x0bWorkerFrame\x12!\n\x05ready\x18\x01 \x01(\x0b\x32\x10.fedsec.v1.ReadyH\x00\x12%\n\x07refusal\x18\x02 \x01(\x0b\x32\x12.fedsec.v1.RefusalH\x00\x12\"\n\x05reply\x18\x03 \x01(\x0b\x32\x11.fedsec.v1.HeaderH\x00\x42\x06\n\x04kind\"\x19\n\x07Refusal\x12\x0e\n\x06reason\x18\x01 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,22 +46,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FINISHED']._serialized_end=496
   _globals['_RUNCOMMAND']._serialized_start=499
   _globals['_RUNCOMMAND']._serialized_end=661
-  _globals['_RUNSTART']._serialized_start=663
-  _globals['_RUNSTART']._serialized_end=758
-  _globals['_NODES']._serialized_start=760
-  _globals['_NODES']._serialized_end=882
-  _globals['_NODEREFUSAL']._serialized_start=884
-  _globals['_NODEREFUSAL']._serialized_end=948
-  _globals['_NODEINFO']._serialized_start=950
-  _globals['_NODEINFO']._serialized_end=991
-  _globals['_STOP']._serialized_start=993
-  _globals['_STOP']._serialized_end=999
-  _globals['_WORKERCOMMAND']._serialized_start=1002
-  _globals['_WORKERCOMMAND']._serialized_end=1134
-  _globals['_WORKERSTART']._serialized_start=1136
-  _globals['_WORKERSTART']._serialized_end=1244
-  _globals['_WORKERFRAME']._serialized_start=1247
-  _globals['_WORKERFRAME']._serialized_end=1378
-  _globals['_REFUSAL']._serialized_start=1380
-  _globals['_REFUSAL']._serialized_end=1405
+  _globals['_RUNSTART']._serialized_start=664
+  _globals['_RUNSTART']._serialized_end=792
+  _globals['_PEER']._serialized_start=794
+  _globals['_PEER']._serialized_end=838
+  _globals['_NODES']._serialized_start=840
+  _globals['_NODES']._serialized_end=962
+  _globals['_NODEREFUSAL']._serialized_start=964
+  _globals['_NODEREFUSAL']._serialized_end=1028
+  _globals['_NODEINFO']._serialized_start=1030
+  _globals['_NODEINFO']._serialized_end=1071
+  _globals['_STOP']._serialized_start=1073
+  _globals['_STOP']._serialized_end=1079
+  _globals['_WORKERCOMMAND']._serialized_start=1082
+  _globals['_WORKERCOMMAND']._serialized_end=1214
+  _globals['_WORKERSTART']._serialized_start=1217
+  _globals['_WORKERSTART']._serialized_end=1379
+  _globals['_WORKERFRAME']._serialized_start=1382
+  _globals['_WORKERFRAME']._serialized_end=1513
+  _globals['_REFUSAL']._serialized_start=1515
+  _globals['_REFUSAL']._serialized_end=1540
 # @@protoc_insertion_point(module_scope)

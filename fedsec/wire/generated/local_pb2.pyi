@@ -220,6 +220,7 @@ class RunStart(_message.Message):
     DIRECTORY_FIELD_NUMBER: _builtins.int
     APP_DIRECTORY_FIELD_NUMBER: _builtins.int
     APP_FIELD_NUMBER: _builtins.int
+    MEMBER_FIELD_NUMBER: _builtins.int
     run_id: _builtins.int
     plan: _builtins.str
     directory: _builtins.str
@@ -227,6 +228,10 @@ class RunStart(_message.Message):
     """of a Flower app; empty for an importable one"""
     app: _builtins.str
     """"module:attribute"; empty: as the directory's pyproject.toml says"""
+    @_builtins.property
+    def member(self) -> _containers.RepeatedCompositeFieldContainer[Global___Peer]:
+        """of the roster that nodes go by, if they need one"""
+
     def __init__(
         self,
         *,
@@ -235,14 +240,40 @@ class RunStart(_message.Message):
         directory: _builtins.str = ...,
         app_directory: _builtins.str = ...,
         app: _builtins.str = ...,
+        member: _abc.Iterable[Global___Peer] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "app_directory", b"app_directory", "directory", b"directory", "plan", b"plan", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "app_directory", b"app_directory", "directory", b"directory", "member", b"member", "plan", b"plan", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunStart: _TypeAlias = RunStart  # noqa: Y015
+
+@_typing.final
+class Peer(_message.Message):
+    """Who signs by which key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    SIGNING_KEY_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.int
+    signing_key: _builtins.bytes
+    """Ed25519, public, 32 bytes"""
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.int = ...,
+        signing_key: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node_id", b"node_id", "signing_key", b"signing_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Peer: _TypeAlias = Peer  # noqa: Y015
 
 @_typing.final
 class Nodes(_message.Message):
@@ -383,6 +414,8 @@ class WorkerStart(_message.Message):
     PLAN_FIELD_NUMBER: _builtins.int
     SETTINGS_JSON_FIELD_NUMBER: _builtins.int
     STATE_DIRECTORY_FIELD_NUMBER: _builtins.int
+    SIGNING_KEY_FIELD_NUMBER: _builtins.int
+    MEMBER_FIELD_NUMBER: _builtins.int
     run_id: _builtins.int
     node_id: _builtins.int
     plan: _builtins.str
@@ -390,6 +423,12 @@ class WorkerStart(_message.Message):
     """the site's settings, validated by the agent"""
     state_directory: _builtins.str
     """context.state lives here"""
+    signing_key: _builtins.bytes
+    """Ed25519, private, 32 bytes; for plans with secure aggregation"""
+    @_builtins.property
+    def member(self) -> _containers.RepeatedCompositeFieldContainer[Global___Peer]:
+        """of the roster that the agent has accepted; else none"""
+
     def __init__(
         self,
         *,
@@ -398,10 +437,12 @@ class WorkerStart(_message.Message):
         plan: _builtins.str = ...,
         settings_json: _builtins.str = ...,
         state_directory: _builtins.str = ...,
+        signing_key: _builtins.bytes = ...,
+        member: _abc.Iterable[Global___Peer] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["node_id", b"node_id", "plan", b"plan", "run_id", b"run_id", "settings_json", b"settings_json", "state_directory", b"state_directory"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["member", b"member", "node_id", b"node_id", "plan", b"plan", "run_id", b"run_id", "settings_json", b"settings_json", "signing_key", b"signing_key", "state_directory", b"state_directory"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

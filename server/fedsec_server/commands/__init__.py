@@ -1,4 +1,4 @@
-"""The coordinator's commands: `fedsec ca`, `server`, `node`, `run`, `person`.
+"""The coordinator's commands: `fedsec ca`, `server`, `node`, `roster`, `run`, `person`.
 
 This module is imported at every start of `fedsec`, so it imports nothing of ours; a group's module
 is imported when somebody asks for that group.
@@ -20,6 +20,7 @@ def register(cli: CommandTree) -> None:
     cli.extend("ca", "The federation's root: made once, kept apart.", f"{_HERE}.ca:fill")
     cli.extend("server", "The coordinator of a federation.", f"{_HERE}:fill_server")
     cli.extend("node", "Nodes: the machines that hold data and train.", f"{_HERE}.node:fill")
+    cli.extend("roster", "The roster of nodes, signed by the root.", f"{_HERE}.roster:fill")
     cli.extend("run", "Runs: plans that are trained.", f"{_HERE}.run:fill")
     cli.extend("person", "People who may give commands.", f"{_HERE}.person:fill")
 

@@ -1,0 +1,224 @@
+"""`fedsec roster sign|show|publish`: which nodes there are, signed by the root."""
+
+import base64
+import binascii
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from fedsec.console import Json, emit_json, format_time, safe, say, show, table
+from fedsec.errors import ConfigError
+from fedsec.files import read_public, write_public
+from fedsec.identity.roster import MAX_BYTES, Member, Roster, read, sign
+from fedsec.identity.signing import signing_fingerprint
+from fedsec.wire.generated import admin_pb2 as pb
+from fedsec_server.commands.ca import PassphraseFile, read_passphrase
+from fedsec_server.commands.reach import CredentialsFile, Directory, reach
+from fedsec_server.commands.shape import as_mapping
+from fedsec_server.init import ROOT_CERTIFICATE, load_root
+
+MAX_DAYS = 366.0
+MAX_LIST = 64 << 20  # bytes of a list of nodes
+
+SignedFile = Annotated[Path, typer.Argument(metavar="FILE", help="A signed roster.")]
+Root = Annotated[
+    Path,
+    typer.Option(metavar="ROOTDIR", show_default=False, help="Where `fedsec ca init` made it."),
+]
+
+_SIGN = """\b
+Example, on the coordinator, then where the root lies, then on the coordinator again:
+  fedsec node list --json --dir /srv/fedsec > nodes.json
+  fedsec roster sign nodes.json --root /media/stick/root -o roster
+  fedsec roster publish roster --dir /srv/fedsec
+
+Needs no network. The list comes from the coordinator, which the nodes will not trust: so compare
+each fingerprint with the one that the node's operator reads on the node (`fedsec node check DIR`),
+by another way than through the coordinator, before you agree. Sign a new roster when a node has
+joined or was revoked, and before the old one ends; nodes go back to none that is older.
+"""
+
+
+class _Listed(BaseModel):
+    """A node in the output of `fedsec node list --json`, as far as it matters here."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    name: str
+    state: str
+    node_id: int
+    spiffe_id: str
+    signing_key: str
+
+
+_LIST = TypeAdapter(list[_Listed])
+
+
+def fill(group: typer.Typer) -> None:
+    """Adds the commands of `fedsec roster`."""
+    group.command("sign", epilog=_SIGN)(sign_roster)
+    group.command("show")(show_roster)
+    group.command("publish")(publish)
+
+
+def sign_roster(
+    nodes: Annotated[
+        Path, typer.Argument(metavar="NODES", help="The output of `fedsec node list --json`.")
+    ],
+    *,
+    root: Root,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path(
+        "roster"
+    ),
+    days: Annotated[
+        float, typer.Option(help=f"For which the roster holds; at most {MAX_DAYS:g}.")
+    ] = 90.0,
+    serial: Annotated[
+        int | None,
+        typer.Option(
+            show_default=False,
+            help="Must be higher than that of every roster before. Left out: the time, in seconds.",
+        ),
+    ] = None,
+    leave_out: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", show_default=False, help="A node to leave out; repeatable."),
+    ] = None,
+    passphrase_file: PassphraseFile = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do not ask: the fingerprints were compared.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Sign a roster of all enrolled nodes with the federation's root."""
+    if not 0 < days <= MAX_DAYS:
+        raise ConfigError(f"--days must be more than 0 and at most {MAX_DAYS:g}, got {days:g}")
+    listed = _enrolled(nodes, frozenset(leave_out or ()))
+    members = sorted(map(_member, listed), key=lambda member: member.node_id)
+    if not yes:
+        _agree(listed)
+    authority = load_root(root, read_passphrase(passphrase_file))
+    now = int(time.time())
+    end = datetime.fromtimestamp(now, UTC) + timedelta(seconds=round(days * 86_400))
+    end = min(end, authority.certificate.not_valid_after_utc)
+    federation = _federation(members)
+    made = Roster(federation, now if serial is None else serial, end, tuple(members))
+    write_public(output, sign(made, authority))
+    told = {"file": str(output), "serial": made.serial, "members": len(members)}
+    if json:
+        emit_json({**told, "federation": federation, "ends_at": end.timestamp()})
+        return
+    say(
+        f"Signed: {len(members)} nodes of {federation}, serial {made.serial}, good until "
+        f"{format_time(end.timestamp())}: {output}"
+    )
+    say(f"Next, on the coordinator: fedsec roster publish {output} --dir DIR")
+
+
+def show_roster(
+    file: SignedFile,
+    *,
+    root: Annotated[
+        Path,
+        typer.Option(
+            metavar="PEM",
+            show_default=False,
+            help="The root's certificate: root.cert.pem, of the coordinator or of a node.",
+        ),
+    ],
+    json: Json = False,
+) -> None:
+    """Check a signed roster and show what is in it."""
+    certificate = root / ROOT_CERTIFICATE if root.is_dir() else root
+    roster = read(read_public(file, limit=MAX_BYTES), root_pem=read_public(certificate))
+    rows = [
+        (str(each.node_id), each.spiffe_id, signing_fingerprint(each.signing_key))
+        for each in roster.members
+    ]
+    ends_at = roster.not_after.timestamp()
+    if json:
+        keys = ("node_id", "spiffe_id", "signing_fingerprint")
+        members = [dict(zip(keys, row, strict=True)) for row in rows]
+        told = {"federation": roster.federation, "serial": roster.serial, "ends_at": ends_at}
+        emit_json({**told, "members": members})
+        return
+    over = "" if time.time() <= ends_at else ", which is over"
+    say(
+        f"Signed by the root of {roster.federation}; serial {roster.serial}, good until "
+        f"{format_time(ends_at)}{over}."
+    )
+    show(table(["node id", "identity", "signing key"], rows))
+
+
+def publish(
+    file: SignedFile,
+    directory: Directory = None,
+    credentials: CredentialsFile = None,
+    json: Json = False,
+) -> None:
+    """Hand a signed roster to the coordinator, which offers it to the nodes with each run."""
+    request = pb.PublishRosterRequest(roster=read_public(file, limit=MAX_BYTES))
+    reply = reach(directory, credentials).ask("PublishRoster", request, pb.PublishRosterReply)
+    if json:
+        emit_json({**as_mapping(reply), "serial": reply.serial})
+        return
+    say(
+        f"Published: {reply.members} nodes, serial {reply.serial}, good until "
+        f"{format_time(reply.ends_at)}. Runs that are submitted from now on go by it."
+    )
+    if reply.missing:
+        names = ", ".join(map(safe, reply.missing))
+        say(f"Not on it, so of no use where a plan asks for a signed roster: {names}")
+
+
+def _enrolled(path: Path, leave_out: frozenset[str]) -> list[_Listed]:
+    try:
+        listed = _LIST.validate_json(read_public(path, limit=MAX_LIST))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise ConfigError(
+            f"{path} is not the output of `fedsec node list --json`: {where}: {first['msg']}"
+        ) from None
+    unknown = leave_out - {node.name for node in listed}
+    if unknown:
+        raise ConfigError(f"--leave-out: there is no node {', '.join(sorted(unknown))} in {path}")
+    found = [node for node in listed if node.state == "enrolled" and node.name not in leave_out]
+    if not found:
+        raise ConfigError(f"{path} holds no enrolled node")
+    return found
+
+
+def _member(node: _Listed) -> Member:
+    try:
+        key = base64.b64decode(node.signing_key, validate=True)
+    except binascii.Error:
+        raise ConfigError(f"node {safe(node.name)}: its signing_key is no base64") from None
+    return Member(node.node_id, node.spiffe_id, key)
+
+
+def _federation(members: list[Member]) -> str:
+    """Returns the federation of the first member; `Roster` checks that all are of the same."""
+    return members[0].spiffe_id.removeprefix("spiffe://").partition("/")[0]
+
+
+def _agree(listed: list[_Listed]) -> None:
+    """Shows what is to be signed and asks.
+
+    Raises:
+        ConfigError: There is nobody to ask.
+        typer.Abort: They do not agree.
+    """
+    rows = [(safe(node.name), signing_fingerprint(_member(node).signing_key)) for node in listed]
+    show(table(["name", "signing key"], rows))
+    if not sys.stdin.isatty():
+        raise ConfigError(
+            "nobody is there to be asked whether these fingerprints are those that the nodes' "
+            "operators read; compare them, then give --yes"
+        )
+    typer.confirm("Are these the fingerprints that the nodes' operators read?", abort=True)
