@@ -22,14 +22,16 @@ from fedsec.privacy.events import Price
 from fedsec.privacy.ledger import Book, Budget, Charge, Column, Composer
 
 LABEL = "privacy-ledger"
-FILE_NAME = "privacy.ledger"
 
 Budgets = Mapping[Column, Budget]
 NO_BUDGETS: Budgets = MappingProxyType({})
 
 
-def _unasked(_prices: Sequence[Price], _delta: float) -> float:
-    raise StateError("a budget is set, but nothing to reckon with: give the ledger a composer")
+def compose(prices: Sequence[Price], delta: float) -> float:
+    """Returns the epsilon of all `prices` together; the accountant is imported when asked."""
+    from fedsec.privacy.accounting import spent  # noqa: PLC0415 - takes seconds
+
+    return spent(prices, delta)
 
 
 class LedgerFile:
@@ -46,7 +48,7 @@ class LedgerFile:
         self,
         path: Path,
         budgets: Budgets = NO_BUDGETS,
-        composer: Composer = _unasked,
+        composer: Composer = compose,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._path = path
@@ -76,6 +78,27 @@ class LedgerFile:
                 self._book.admit(charge, budget, self._composer)
             self._log.append(charge.to_json())
             self._book.enter(charge)
+
+    def check(self, charge: Charge) -> None:
+        """Returns where the charge could be paid now; charges nothing.
+
+        Raises:
+            BudgetExhausted: It would cost more than is left.
+            StateError: The ledger is damaged.
+            ConfigError: The file cannot be read.
+        """
+        budget = self._budgets.get(charge.guarantee.column)
+        if budget is None:
+            return
+        with self._mutex:
+            self._enter(self._log.read())
+            self._book.admit(charge, budget, self._composer)
+
+    def charged(self, run: str) -> int:
+        """Returns how many releases of a run were charged."""
+        with self._mutex:
+            self._enter(self._log.read())
+            return sum(charge.run == run for charge in self._book.charges)
 
     def entries(self) -> list[tuple[Record, Charge]]:
         """Returns every record with its charge, in order; nothing is written.

@@ -129,9 +129,25 @@ def test_without_a_budget_everything_is_written_down(tmp_path: Path) -> None:
     assert len(keys(tmp_path / "ledger")) == 5
 
 
-def test_a_budget_needs_something_to_reckon_with(tmp_path: Path) -> None:
-    with pytest.raises(StateError, match="composer"):
-        LedgerFile(tmp_path / "ledger", BUDGETS).charge(charge("a"))
+def test_a_budget_is_reckoned_with_by_the_accountant_unless_told_otherwise(tmp_path: Path) -> None:
+    budget = {
+        "enforced": Budget(4.3773, 1e-5)
+    }  # one Gaussian of multiplier 1, from its closed form
+    ledger = LedgerFile(tmp_path / "ledger", budget)
+    ledger.charge(charge("a"))
+    with pytest.raises(BudgetExhausted, match=r"would be 6\.\d"):
+        ledger.charge(charge("b"))
+
+
+def test_what_could_be_paid_is_said_without_charging(tmp_path: Path) -> None:
+    ledger = LedgerFile(tmp_path / "ledger", {"enforced": Budget(1.0, 1e-5)}, counting)
+    ledger.check(charge("a"))
+    assert not (tmp_path / "ledger").exists()
+    LedgerFile(tmp_path / "ledger").charge(charge("b"))
+    with pytest.raises(BudgetExhausted):
+        ledger.check(charge("a"))
+    assert ledger.charged("7") == 1
+    assert ledger.charged("8") == 0
 
 
 def test_one_key_is_one_release(tmp_path: Path) -> None:

@@ -74,3 +74,22 @@ def test_the_directory_is_private(tmp_path: Path) -> None:
     (tmp_path / "r").mkdir(mode=0o755)
     with pytest.raises(ConfigError, match="chmod 700"):
         Releases(tmp_path / "r")
+
+
+def test_old_releases_are_emptied_and_never_made_again(tmp_path: Path) -> None:
+    releases = Releases(tmp_path / "r")
+    for number in range(5):
+        releases.once(f"round {number}", lambda n=number: noised(n), free)
+    sizes = sorted(path.stat().st_size for path in (tmp_path / "r").glob("*.release"))
+    assert sizes[:3] == [0, 0, 0]
+    assert sizes[3] > 4000
+    np.testing.assert_array_equal(releases.once("round 3", never, free), noised(3))
+    with pytest.raises(StateError, match="an older round"):
+        releases.once("round 0", never, free)
+
+
+def test_a_directory_has_a_name_of_its_own_that_stays(tmp_path: Path) -> None:
+    names = {Releases(tmp_path / str(number)).name for number in range(10)}
+    assert len(names) == 10
+    assert {len(name) for name in names} == {32}
+    assert Releases(tmp_path / "3").name in names

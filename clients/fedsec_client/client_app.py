@@ -18,12 +18,14 @@ from flwr.clientapp import ClientApp
 
 from fedsec.errors import ConfigError, DataError, StateError
 from fedsec.flower.messages import evaluate_reply, read_instruction, train_reply
-from fedsec.flower.table import local_training
+from fedsec.flower.table import local_training, private_training
 from fedsec.plan import Data, FederationPlan
+from fedsec.privacy.keystream import Keystream
+from fedsec.privacy.ledger import Guarantee, Terms
 from fedsec.tasks.arrays import get_arrays, set_arrays
 from fedsec.tasks.seeds import training_seed
 from fedsec.tasks.table import load_task
-from fedsec.tasks.task import NodeData, Options, Task
+from fedsec.tasks.task import Examples, NodeData, Options, Task
 from fedsec.tasks.task import evaluate as evaluate_task
 from fedsec.vectors import Layout, is_finite
 from fedsec_client.alone import Alone, alone_of
@@ -49,7 +51,7 @@ def train(message: Message, context: Context) -> Message:
     seed = training_seed(training.seed, asked.heading.round, context.node_id)
     with bench.lock:
         set_arrays(bench.model, asked.arrays)
-        loss = local_training(training)(bench.task, bench.model, data.train, seed)
+        loss = _fit(plan, bench, data.train, seed)
         layout = Layout.of(asked.arrays)
         update = layout.flatten(get_arrays(bench.model))
     update -= layout.flatten(asked.arrays)
@@ -62,6 +64,41 @@ def train(message: Message, context: Context) -> Message:
         _alone(context).advance(asked.heading.round, data)
     reply = train_reply(update, examples=len(data.train), loss=loss)
     return Message(reply, reply_to=message)
+
+
+def _fit(plan: FederationPlan, bench: "Bench", examples: Examples, seed: int) -> float:
+    """Trains the bench's model in place; returns the loss, 0 where it is nobody's business."""
+    training, privacy = plan.learning[1], plan.privacy
+    if privacy is None or privacy.model != "example":
+        return local_training(training)(bench.task, bench.model, examples, seed)
+    private_training(training, privacy)(bench.task, bench.model, examples, seed, Keystream())
+    return 0.0
+
+
+def example_terms(context: Context) -> Terms:
+    """Returns what a plan with example-level privacy costs this node, whose examples it hides.
+
+    Raises:
+        ConfigError: The model or the loss mixes examples, or there are none.
+    """
+    plan, bench, data = prepare(context)
+    training, privacy = plan.learning[1], plan.privacy
+    if privacy is None:
+        raise ConfigError("the plan has no [privacy]")
+    if privacy.delta * len(data.train) > 1:
+        raise ConfigError(
+            f"privacy.delta = {privacy.delta:g} would allow one of this node's examples to be "
+            "published as it is; lower it far below one over the number of examples"
+        )
+    with bench.lock:
+        price = private_training(training, privacy).vetted(bench.task, bench.model, data.train)
+    guarantee = Guarantee(
+        "example",
+        "add-or-remove",
+        "coordinator",
+        "this node's own software trains with DP-SGD; how many examples it has is no secret",
+    )
+    return Terms(guarantee, price, training.rounds)
 
 
 @app.evaluate()

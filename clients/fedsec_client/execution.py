@@ -32,6 +32,7 @@ from fedsec.wire.generated.message_pb2 import Header
 from fedsec.wire.headers import ErrorCode, new_message_id, reply_failure
 from fedsec.wire.local import LocalSocket
 from fedsec.wire.records import Limits
+from fedsec_client.privacy import open_privacy
 from fedsec_client.site import PLAN_KEY, Site
 from fedsec_client.statefile import StateFile
 
@@ -123,7 +124,8 @@ class Execution:
         )
         if plan.built_in:
             _prepare(context, site)
-        return cls(app, guard(plan, _agreed), context, state_file, site)
+        private = open_privacy(plan, site, context, Path(start.state_directory))
+        return cls(app, guard(plan, _agreed, private=private), context, state_file, site)
 
     def serve_one(self, agent: LocalSocket, instruction: Header, descriptors: list[int]) -> None:
         """Answers one message; the content's descriptor is closed."""

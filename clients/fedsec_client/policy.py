@@ -22,6 +22,7 @@ def check_plan(plan: FederationPlan, settings: NodeSettings) -> None:
         raise PolicyRefusal(f'the app "{plan.app.name}" is not in this node\'s policy.allowed_apps')
     if plan.built_in:
         _check_task(plan, settings)
+    _check_privacy(plan, policy.privacy)
     if plan.nodes.quorum < policy.min_nodes:
         raise PolicyRefusal(
             f"nodes.quorum = {plan.nodes.quorum} is less than this node's "
@@ -72,4 +73,15 @@ def _check_task(plan: FederationPlan, settings: NodeSettings) -> None:
         raise PolicyRefusal(
             f"training.rounds = {training.rounds} is more than this node's "
             f"policy.max_rounds = {policy.max_rounds}"
+        )
+
+
+def _check_privacy(plan: FederationPlan, least: str) -> None:
+    model = plan.privacy.model if plan.privacy is not None else None
+    if least != "none" and model is None:
+        raise PolicyRefusal(f'the plan has no [privacy]; this node\'s policy.privacy is "{least}"')
+    if least == "enforced" and model == "central":
+        raise PolicyRefusal(
+            "privacy.model = \"central\" is the coordinator's promise; this node's "
+            'policy.privacy is "enforced": it needs "local", "distributed" or "example"'
         )

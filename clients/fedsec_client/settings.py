@@ -69,6 +69,25 @@ class Limits(_Table):
         return self.content_total_mb * MEBIBYTE
 
 
+class Budget(_Table):
+    """The most that all runs together may cost this node: `epsilon` at `delta`."""
+
+    epsilon: Annotated[float, Field(gt=0, le=1000)]
+    delta: Annotated[float, Field(gt=0, lt=1)]
+
+
+class PrivacyBudget(_Table):
+    """Caps on the two columns of this node's privacy ledger; one left out sets no limit.
+
+    Args:
+        enforced: On what this node's own software vouches for.
+        promised: On what the coordinator promises.
+    """
+
+    enforced: Budget | None = None
+    promised: Budget | None = None
+
+
 class Policy(_Table):
     """What a plan may ask of this site.
 
@@ -85,6 +104,9 @@ class Policy(_Table):
         min_threshold: Least shares that open a secret of this node there; t.
         min_word_bits: Least bits of the words that are added there.
         max_clip: Largest L2 norm to which an update may be clipped there; 0 sets no limit.
+        privacy: The least that a plan must have: ``"none"``; ``"promised"``: some [privacy];
+            ``"enforced"``: a model that this node carries out itself (local, distributed, example).
+        budget: The most privacy that all runs together may cost.
     """
 
     allowed_apps: list[Name] = [BUILT_IN_APP]
@@ -97,6 +119,8 @@ class Policy(_Table):
     min_threshold: Annotated[int, Field(ge=0, le=100_000)] = 0
     min_word_bits: Literal[16, 32] = 16
     max_clip: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    privacy: Literal["none", "promised", "enforced"] = "none"
+    budget: PrivacyBudget = PrivacyBudget()
 
     @property
     def minima(self) -> Minima:
@@ -188,6 +212,12 @@ def _contradictions(settings: NodeSettings) -> Iterator[str]:
             f"limits.content_total_mb = {limits.content_total_mb}: holds not even one message of "
             f"limits.max_content_mb = {limits.max_content_mb}"
         )
+    policy = settings.policy
+    if policy.privacy == "none" and policy.budget != PrivacyBudget():
+        yield (
+            "policy.budget: a plan without [privacy] would pass it by; set policy.privacy to "
+            '"promised" or "enforced"'
+        )
     for name, app in settings.apps.items():
         if name == BUILT_IN_APP:
             yield f"apps.{name}: the name is taken by the built-in app; choose another"
@@ -198,7 +228,7 @@ def _contradictions(settings: NodeSettings) -> Iterator[str]:
             json.dumps(data.options, allow_nan=False)
         except (TypeError, ValueError):
             yield f"data.{name}: holds a date, a time or a number that is not finite; write text"
-    for name in settings.policy.allowed_apps:
+    for name in policy.allowed_apps:
         if name != BUILT_IN_APP and name not in settings.apps:
             yield f'policy.allowed_apps: "{name}" has no table [apps.{name}]'
 
@@ -258,6 +288,14 @@ min_neighbours = 0        # least nodes with which this one exchanges masks
 min_threshold = 0         # least shares that open a secret of this node
 min_word_bits = 16        # of the words that are added: 16 or 32
 max_clip = 0              # largest L2 norm to which an update may be clipped; 0: no limit
+# Least differential privacy of a plan: "none"; "promised": the coordinator may be the one who adds
+# the noise; "enforced": this node does (local, distributed or example-level privacy).
+privacy = "none"
+# The most that all runs together may cost, by who vouches for it. `fedsec ledger show DIR` tells
+# what is spent.
+# [policy.budget]
+# enforced = {{ epsilon = 8.0, delta = 1e-6 }}
+# promised = {{ epsilon = 8.0, delta = 1e-6 }}
 
 # Data sets, by the name that a plan uses (`data = "digits"` under its [task]). `connector` says
 # of what kind it is; the other keys are for the task that reads it.

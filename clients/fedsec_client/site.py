@@ -9,11 +9,12 @@ from fedsec.data.settings import CONNECTORS
 from fedsec.errors import ConfigError
 from fedsec.plan import FederationPlan
 from fedsec.secagg.parameters import Minima
-from fedsec_client.settings import DataSet, NodeSettings, Scalar
+from fedsec_client.settings import DataSet, NodeSettings, PrivacyBudget, Scalar
 
 BUILT_IN_CLIENT = "fedsec_client.client_app:app"
 PLAN_KEY = "fedsec-plan"  # of run_config, for the built-in app
 DATA_KEY = "fedsec-data"  # of node_config, for the built-in app
+LEDGER_NAME = "privacy.ledger"  # in the node's directory
 
 
 class Site(BaseModel):
@@ -26,6 +27,8 @@ class Site(BaseModel):
         max_content_bytes: Largest content of one message.
         memory_mb: What the worker may hold, for messages about it.
         minima: What a round with a secure sum must have, whatever the plan says.
+        ledger: Path of the node's privacy ledger.
+        budget: Caps on its columns.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -35,6 +38,8 @@ class Site(BaseModel):
     node_config: dict[str, Scalar]
     max_content_bytes: int
     memory_mb: int
+    ledger: str
+    budget: PrivacyBudget
     minima: Minima = Minima()
 
 
@@ -61,6 +66,8 @@ def site_of(plan: FederationPlan, settings: NodeSettings, node_directory: Path) 
         max_content_bytes=settings.limits.max_content_bytes,
         memory_mb=settings.limits.memory_mb,
         minima=settings.policy.minima,
+        ledger=str((node_directory / LEDGER_NAME).absolute()),
+        budget=settings.policy.budget,
     )
 
 

@@ -6,7 +6,7 @@
 Here each node sends its update in plain; secure aggregation is another collection.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -16,9 +16,10 @@ from flwr.serverapp import Grid
 
 from fedsec.errors import FedsecError, ProtocolError
 from fedsec.flower.clock import CLOCK, POLL_S, Clock
-from fedsec.flower.messages import Metrics, read_train_reply
+from fedsec.flower.messages import Metrics, read_bare_train_reply, read_train_reply
 from fedsec.flower.replies import Reasons, frozen, sort_replies
 from fedsec.flower.strategy import Matrix, Weighting, Weights
+from fedsec.vectors import Vector
 
 
 class AttemptMissed(FedsecError):
@@ -183,11 +184,13 @@ class Plain:
     Args:
         size: d, entries of an update.
         weigh: How much each node counts.
+        withheld: Whether nodes send nothing but their update; then all count alike.
     """
 
-    def __init__(self, size: int, weigh: Weighting) -> None:
+    def __init__(self, size: int, weigh: Weighting, *, withheld: bool = False) -> None:
         self._size = size
         self._weigh = weigh
+        self._withheld = withheld
         self._rows: Matrix = np.empty((0, size), np.float32)
 
     def __call__(self, post: Post, attempt: Attempt) -> Collected:
@@ -197,19 +200,30 @@ class Plain:
         answers, failed, rejected = sort_replies(attempt.cohort, replies, post.silent)
         if len(self._rows) < len(answers):
             self._rows = np.empty((len(attempt.cohort), self._size), np.float32)
-        accepted: dict[int, Metrics] = {}
+        accepted: dict[int, Metrics | None] = {}
         for node, content in answers.items():
             row = self._rows[len(accepted)]  # of a rejected reply, the next one overwrites it
             try:
-                accepted[node] = read_train_reply(str(node), content, row)
+                accepted[node] = self._read(str(node), content, row)
             except ProtocolError as error:
                 rejected[node] = f"{error.code}: {error.detail}"
-        metrics = tuple(accepted.values())
+        metrics = tuple(each for each in accepted.values() if each is not None)
         return Collected(
             rows=self._rows[: len(accepted)],
             groups=tuple((node,) for node in accepted),
-            weights=self._weigh([each.examples for each in metrics]) if metrics else np.zeros(0),
+            weights=self._weights(len(accepted), metrics),
             metrics=metrics,
             failed=frozen(failed),
             rejected=frozen(rejected),
         )
+
+    def _read(self, peer: str, content: RecordDict, row: Vector) -> Metrics | None:
+        if self._withheld:
+            read_bare_train_reply(peer, content, row)
+            return None
+        return read_train_reply(peer, content, row)
+
+    def _weights(self, nodes: int, metrics: Sequence[Metrics]) -> Weights:
+        if self._withheld or not nodes:
+            return np.full(nodes, 1.0 / max(1, nodes))
+        return self._weigh([each.examples for each in metrics])

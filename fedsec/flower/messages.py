@@ -1,7 +1,8 @@
 """What the built-in apps say to each other: records of a Flower message, made and checked here.
 
     train      coordinator: "model" (arrays), "instruction" (round, attempt, plan)
-               node:        "update" (one vector: trained minus sent), "metrics"
+               node:        "update" (one vector: trained minus sent), "metrics", which a plan
+                            with privacy leaves out
     evaluate   coordinator: "model", "instruction"
                node:        "metrics"
 
@@ -132,12 +133,14 @@ def train_reply(update: Vector, *, examples: int, loss: float) -> RecordDict:
         examples: Examples trained on.
         loss: Mean training loss over them.
     """
-    return RecordDict(
-        {
-            UPDATE: ArrayRecord({VECTOR: pack(update)}),
-            METRICS: MetricRecord({EXAMPLES: examples, TRAIN_LOSS: loss}),
-        }
-    )
+    reply = bare_train_reply(update)
+    reply[METRICS] = MetricRecord({EXAMPLES: examples, TRAIN_LOSS: loss})
+    return reply
+
+
+def bare_train_reply(update: Vector) -> RecordDict:
+    """Returns a node's answer to train that says nothing but the update (d,)."""
+    return RecordDict({UPDATE: ArrayRecord({VECTOR: pack(update)})})
 
 
 def evaluate_reply(examples: int, values: Mapping[str, float]) -> RecordDict:
@@ -154,13 +157,33 @@ def read_train_reply(peer: str, content: RecordDict, out: Vector) -> Metrics:
         out: Row (d,) for the update; holds anything if this raises.
 
     Raises:
-        ProtocolError: With one of the codes
-            ``bad-records``   other records than "update" and "metrics";
-            ``bad-update``    not one vector named "vector", float32 (d,);
-            ``not-finite``    an entry of it is NaN or infinite;
-            ``bad-metrics``   num-examples or the loss is missing or out of range.
+        ProtocolError: As `read_bare_train_reply`, and ``bad-metrics``: num-examples or the loss is
+            missing or out of range.
     """
     _check_records(peer, content, {UPDATE, METRICS})
+    _read_update(peer, content, out)
+    return _metrics(peer, content, TRAIN_LOSS)
+
+
+def read_bare_train_reply(peer: str, content: RecordDict, out: Vector) -> None:
+    """Writes the update of a reply that holds nothing else to `out`.
+
+    Args:
+        peer: Who sent it, for errors.
+        content: Of the reply.
+        out: Row (d,) for the update; holds anything if this raises.
+
+    Raises:
+        ProtocolError: With one of the codes
+            ``bad-records``   other records than those that are due;
+            ``bad-update``    not one vector named "vector", float32 (d,);
+            ``not-finite``    an entry of it is NaN or infinite.
+    """
+    _check_records(peer, content, {UPDATE})
+    _read_update(peer, content, out)
+
+
+def _read_update(peer: str, content: RecordDict, out: Vector) -> None:
     arrays = content.array_records.get(UPDATE)
     if arrays is None or set(arrays) != {VECTOR}:
         raise ProtocolError(
@@ -177,11 +200,12 @@ def read_train_reply(peer: str, content: RecordDict, out: Vector) -> Metrics:
     if not is_finite(out):
         bad = int(np.count_nonzero(~np.isfinite(out)))
         raise ProtocolError(peer, "not-finite", f"{bad} of {out.size} entries are NaN or infinite")
-    return _metrics(peer, content, TRAIN_LOSS)
 
 
 def read_update(content: RecordDict) -> tuple[Vector, Metrics]:
     """Returns update (d,) and metrics of this node's own app, for what stands around it.
+
+    Where metrics are withheld the update counts as one example's.
 
     Raises:
         ProtocolError: As in `read_train_reply`.
@@ -189,6 +213,9 @@ def read_update(content: RecordDict) -> tuple[Vector, Metrics]:
     record = content.array_records.get(UPDATE, ArrayRecord())
     shape = tuple(record[VECTOR].shape) if VECTOR in record else ()
     out = np.empty(shape if len(shape) == 1 else (0,), np.float32)
+    if METRICS not in content:
+        read_bare_train_reply("app", content, out)
+        return out, Metrics(1, {})
     return out, read_train_reply("app", content, out)
 
 

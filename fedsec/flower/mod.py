@@ -5,14 +5,16 @@ So this is no entry of the app's list: the worker calls it and hands it the app.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import TypeAlias
 
 from flwr.app import Context, Message, MessageType
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
-from fedsec.errors import PolicyRefusal
+from fedsec.errors import ConfigError, PolicyRefusal
 from fedsec.flower.messages import read_heading
+from fedsec.flower.node_privacy import NodePrivacy
 from fedsec.flower.secure_messages import read_stage
 from fedsec.flower.secure_node import Identity, secure_node
 from fedsec.plan import FederationPlan
@@ -28,7 +30,12 @@ KINDS: Mapping[str, str] = MappingProxyType(
 )
 
 
-def guard(plan: FederationPlan, allow: Allow, identity: Identity | None = None) -> Mod:
+def guard(
+    plan: FederationPlan,
+    allow: Allow,
+    identity: Identity | None = None,
+    private: NodePrivacy | None = None,
+) -> Mod:
     """Returns the mod of one run; it keeps count, so make one per run and process.
 
     It lets through only what the plan announced: messages of this run; for the built-in app train
@@ -39,10 +46,14 @@ def guard(plan: FederationPlan, allow: Allow, identity: Identity | None = None) 
         plan: What this node agreed to.
         allow: Asked again for every message, since a site's policy may change during a run.
         identity: Who this node is in secure sums.
+        private: The node's half of the plan's privacy.
 
     Raises:
-        ConfigError: The plan demands secure aggregation, and there is no identity.
+        ConfigError: The plan demands secure aggregation or has [privacy], and this node's part of
+            it is missing.
     """
+    if plan.privacy is not None and private is None:
+        raise ConfigError("the plan has [privacy]; give the guard this node's half of it")
     asked: Asked = {}
     secure = secure_node(plan, identity)
 
@@ -60,9 +71,10 @@ def guard(plan: FederationPlan, allow: Allow, identity: Identity | None = None) 
             )
         if plan.built_in:
             _check(plan, message, asked)
+        guarded = app if private is None else partial(private, app=app)
         if secure is not None:
-            return secure(message, context, app)
-        return app(message, context)
+            return secure(message, context, guarded)
+        return guarded(message, context)
 
     return defence_mod
 

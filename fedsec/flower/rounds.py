@@ -172,7 +172,7 @@ class Rounds:
         compares = self._plan.round.compare_alone and state.round == last
         if self._evaluation is not None and not compares:
             return central
-        if self._plan.secure_aggregation is not None:
+        if self._plan.secure_aggregation is not None or self._plan.privacy is not None:
             return central  # a node's answer would be its own loss
         return self._evaluate_at_sites(state) | central
 

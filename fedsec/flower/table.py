@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -9,12 +10,16 @@ from fedsec.errors import ConfigError
 from fedsec.flower.collection import Collection, Plain
 from fedsec.flower.combination import Combination, Weighted
 from fedsec.flower.draws import Draw, Poisson, Ranked
+from fedsec.flower.publishing import Publish
 from fedsec.flower.robust import RobustCombination
 from fedsec.flower.secure_sum import SecureSum
 from fedsec.flower.strategy import FedAdam, FedAvg, FedAvgM, ServerOptimizer, Weighting
 from fedsec.plan import FederationPlan, Training
-from fedsec.plan.privacy import population
+from fedsec.plan.privacy import Privacy, population
 from fedsec.tasks.training import LocalTraining
+
+if TYPE_CHECKING:
+    from fedsec.tasks.private_training import PrivateTraining
 
 
 def fedavg(training: Training) -> FedAvg:
@@ -57,18 +62,30 @@ def collection(
     """
     if plan.secure_aggregation is not None:
         return SecureSum(plan, size, trusted)
-    return Plain(size, weighting(plan.learning[1]))
+    return Plain(size, weighting(plan.learning[1]), withheld=plan.privacy is not None)
 
 
 def combination(
-    plan: FederationPlan, chance: Callable[[], np.random.Generator] = np.random.default_rng
+    plan: FederationPlan,
+    chance: Callable[[], np.random.Generator] = np.random.default_rng,
+    publish: Publish | None = None,
 ) -> Combination:
     """Returns what is made of the rows.
 
     Args:
         plan: For the built-in app.
         chance: Makes a rule's source of chance; anew from the system, except in simulations.
+        publish: How noised aggregates get out, for a plan with [privacy] in which the coordinator
+            adds the noise.
+
+    Raises:
+        ConfigError: The plan asks for privacy that nothing here can give.
     """
+    if plan.privacy is not None and plan.privacy.model in {"central", "distributed"}:
+        raise ConfigError(
+            f'privacy.model = "{plan.privacy.model}" cannot be carried out yet, so the plan is not '
+            f"run ({publish})"
+        )
     if plan.robust is None:
         return Weighted()
     by_weight = plan.learning[1].weighting == "examples"
@@ -98,6 +115,15 @@ def local_training(training: Training) -> LocalTraining:
         learning_rate=training.learning_rate,
         momentum=training.momentum or 0.0,
         proximal_mu=training.proximal_mu or 0.0,
+    )
+
+
+def private_training(training: Training, privacy: Privacy) -> "PrivateTraining":
+    """Returns what a node does in a round that hides each of its examples."""
+    from fedsec.tasks.private_training import PrivateTraining  # noqa: PLC0415 - Opacus takes long
+
+    return PrivateTraining(
+        local_training(training), clip=privacy.clip, noise_multiplier=privacy.noise_multiplier
     )
 
 

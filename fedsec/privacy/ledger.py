@@ -106,7 +106,7 @@ class Charge:
         key: Names the release in its ledger, e.g. ``"run 7 round 3"``.
         guarantee: What is paid for.
         price: Of the release.
-        run: Id of the run, as text.
+        run: Names the run.
         plan: Digest of the plan.
         round: Counted from 1; 0 for what concerns the whole run.
         attempt: Counted from 1; 0 where attempts cost nothing.

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from fedsec.errors import ConfigError
 from fedsec.privacy.discrete_gaussian import DiscreteGaussian
 from fedsec.privacy.events import Gaussian, Price
+from fedsec.privacy.exactness import residue
 from fedsec.privacy.keystream import Keystream
 from fedsec.tasks.seeds import seeded
 from fedsec.tasks.task import Examples, Task
@@ -41,6 +42,7 @@ FINENESS = 1000
 """Grid steps of the clip per sqrt(d): rounding adds 0.05 % to the sensitivity."""
 
 _COIN = 1 << 32
+_LARGEST_EPSILON = 50.0  # of a plan
 _SLACK = 1e-5  # of the clip, for float32 in the norm's and the scaling's last bits
 _GRADIENTS = 1 << 26  # entries of examples' gradients held at a time
 _ALONE = 1e-3  # how much an example's gradient may depend on its company, relative
@@ -76,7 +78,19 @@ class PrivateTraining:
     def price(self, examples: int) -> Price:
         """Returns what one round costs on a node with so many examples, >= 1."""
         event = Gaussian(self.noise_multiplier, sampling=self._odds(examples) / _COIN)
-        return Price(event, count=self.steps(examples))
+        steps = self.steps(examples)
+        return Price(event, count=steps, delta=steps * residue(_LARGEST_EPSILON))
+
+    def vetted(self, task: Task, model: nn.Module, data: Examples) -> Price:
+        """Returns the price of one round with this task and model, which `check` lets pass.
+
+        Raises:
+            ConfigError: As `check`, or there are no examples.
+        """
+        if len(data) == 0:
+            raise ConfigError("there is nothing to train on: 0 examples")
+        check(task, model, data)
+        return self.price(len(data))
 
     def steps(self, examples: int) -> int:
         """Returns how many steps a round takes on a node with so many examples, >= 1."""

@@ -8,6 +8,7 @@ DIR/ca/KINDs.next.*.pem       the one to come, while files are being changed
 DIR/roster                    which nodes there are, signed by the root; once published
 DIR/state.sqlite              nodes, invites, certificates, runs, events
 DIR/runs/RUN_ID/              plan.toml, models/, run.log
+DIR/privacy.ledger            what releases have cost, hash-chained
 DIR/server.log                one JSON object per line
 DIR/server.lock               held while the coordinator runs
 DIR/listening.json            where it listens, while it runs
@@ -76,6 +77,11 @@ class Layout:
     def run(self, run_id: int) -> Path:
         """The directory of one run: plan, models, log."""
         return self.runs / str(run_id)
+
+    @property
+    def ledger(self) -> Path:
+        """The privacy ledger of the federation."""
+        return self.directory / "privacy.ledger"
 
     @property
     def log(self) -> Path:

@@ -25,6 +25,7 @@ from flwr.serverapp import ServerApp
 
 from fedsec import flwr_apps, flwr_compat
 from fedsec.errors import FedsecError, ProtocolError
+from fedsec.flower.publishing import DELTA_KEY, EPSILON_KEY, LEDGER_KEY
 from fedsec.plan import FederationPlan
 from fedsec.wire.generated.local_pb2 import RunCommand, RunStart
 from fedsec.wire.headers import COORDINATOR_NODE_ID, clip_reason
@@ -88,7 +89,13 @@ def load_app(start: RunStart, plan: FederationPlan) -> tuple[ServerApp, UserConf
         ConfigError: The app cannot be loaded, or the plan's config does not fit it.
     """
     if plan.built_in:
-        config: UserConfig = {PLAN_KEY: start.plan, DIRECTORY_KEY: start.directory}
+        config: UserConfig = {
+            PLAN_KEY: start.plan,
+            DIRECTORY_KEY: start.directory,
+            LEDGER_KEY: start.ledger.path,
+        }
+        if start.ledger.epsilon:
+            config |= {EPSILON_KEY: start.ledger.epsilon, DELTA_KEY: start.ledger.delta}
         if start.member:
             keys = {str(each.node_id): each.signing_key.hex() for each in start.member}
             config[ROSTER_KEY] = json.dumps(keys)

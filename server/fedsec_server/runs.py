@@ -19,7 +19,7 @@ from pathlib import Path
 from fedsec.errors import ConfigError, FedsecError, StateError
 from fedsec.files import make_private_directory, write_private
 from fedsec.plan import FederationPlan
-from fedsec.wire.generated.local_pb2 import Peer, RunStart
+from fedsec.wire.generated.local_pb2 import Peer, PrivacyLedger, RunStart
 from fedsec_server.events import run_subject
 from fedsec_server.exchange import Exchange
 from fedsec_server.journal import Journal
@@ -227,6 +227,7 @@ class RunManager:
         app_directory, app = self._app(plan)
         roster = self._roster(plan)
         keys = roster.roster.keys if roster else {}
+        budget = self._settings.privacy
         start = RunStart(
             run_id=run.run_id,
             plan=run.plan,
@@ -234,6 +235,11 @@ class RunManager:
             app_directory=app_directory,
             app=app,
             member=[Peer(node_id=node, signing_key=key) for node, key in keys.items()],
+            ledger=PrivacyLedger(
+                path=str(self._layout.ledger.resolve()),
+                epsilon=budget.epsilon or 0.0,
+                delta=budget.delta or 0.0,
+            ),
         )
         return Runner(
             start,

@@ -13,17 +13,18 @@ from flwr.serverapp import Grid, ServerApp
 from fedsec import __version__
 from fedsec.artifacts import write_model
 from fedsec.errors import ConfigError
+from fedsec.flower.publishing import DIRECTORY_KEY, take_on
 from fedsec.flower.records import NodeRecord, RecordFiles
 from fedsec.flower.reporting import MODEL, NOTE, Reporter, reporter_of
 from fedsec.flower.rounds import Evaluation, Rounds
 from fedsec.flower.strategy import ServerState
-from fedsec.flower.table import ALGORITHMS
+from fedsec.flower.table import ALGORITHMS, combination
 from fedsec.plan import FederationPlan
 from fedsec.tasks.arrays import get_arrays, set_arrays
 from fedsec.tasks.table import load_task
 from fedsec.tasks.task import Task, evaluate
 
-PLAN_KEY, DIRECTORY_KEY = "fedsec-plan", "fedsec-directory"
+PLAN_KEY = "fedsec-plan"
 
 app = ServerApp()
 
@@ -35,6 +36,7 @@ def main(grid: Grid, context: Context) -> None:
     Raises:
         ConfigError: The plan is wrong, or the task or its options are.
         StateError: Too few nodes came, or a round missed its quorum in every attempt.
+        BudgetExhausted: The plan, or a release of it, costs more privacy than is left.
     """
     text = context.run_config.get(PLAN_KEY)
     if not isinstance(text, str):
@@ -45,6 +47,7 @@ def main(grid: Grid, context: Context) -> None:
     model = task.make_model(wanted.options, training.seed)
     state = ServerState.begin(get_arrays(model), ALGORITHMS[training.algorithm](training))
     reporter = reporter_of(grid)
+    publish = take_on(plan, context.run_config, run=context.run_id)
     rounds = Rounds(
         plan,
         grid,
@@ -52,6 +55,7 @@ def main(grid: Grid, context: Context) -> None:
         size=state.layout.size,
         evaluation=central_evaluation(plan, task),
         keep_records=records_keeper(plan, context),
+        combine=combination(plan, publish=publish),
     )
     keep = keeper(plan, context, reporter)
     rounds.wait_for(plan.nodes.min_available)

@@ -123,6 +123,24 @@ class Limits(_Table):
         return self
 
 
+class Privacy(_Table):
+    """The most that all runs of this federation together may cost; no limit if left out.
+
+    Attributes:
+        epsilon: Of the budget.
+        delta: At which it holds.
+    """
+
+    epsilon: Annotated[float, Field(gt=0, le=1000)] | None = None
+    delta: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if (self.epsilon is None) != (self.delta is None):
+            raise ValueError("give both epsilon and delta, or neither")
+        return self
+
+
 class AppSettings(_Table):
     """A Flower app that plans may name: a directory, or an importable server app."""
 
@@ -155,6 +173,7 @@ class ServerSettings(_Table):
     advertise: Advertise = Advertise()
     lifetimes: LifetimeHours = LifetimeHours()
     limits: Limits = Limits()
+    privacy: Privacy = Privacy()
     apps: Mapping[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")], AppSettings] = {}
 
     @classmethod
@@ -282,6 +301,12 @@ admin = "$admin"
 # Attempts to enrol per second from one address, and how many may come at once.
 # enrolments_per_s = 3.0
 # enrolments_burst = 20
+
+[privacy]
+# The most differential privacy that all private runs together may cost, as epsilon at
+# delta; without them there is no limit. `fedsec ledger show` tells what is spent.
+# epsilon = 10.0
+# delta = 1e-6
 
 # Flower apps that plans may name in [app] name. Each has a table: the app's directory (with
 # its pyproject.toml), or an importable server app.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fedsec.errors import PolicyRefusal
+from fedsec.errors import ConfigError, PolicyRefusal
 from fedsec.plan import FederationPlan
 from fedsec_client.policy import check_plan
 from fedsec_client.settings import NodeSettings
@@ -126,3 +126,46 @@ def test_less_than_a_site_asks_for_is_refused(plan: str, policy: str, reason: st
     with pytest.raises(PolicyRefusal) as caught:
         ask(plan, f"{SITE}[policy]\n{policy}\n")
     assert str(caught.value).endswith(reason)
+
+
+PRIVACY = """
+[privacy]
+model = "MODEL"
+epsilon = 20.0
+delta = 1e-5
+noise_multiplier = 4.0
+clip = 1.0
+"""
+
+
+@pytest.mark.parametrize(
+    ("least", "model", "missing"),
+    [
+        ("none", None, ""),
+        ("none", "central", ""),
+        ("promised", None, "no \\[privacy\\]"),
+        ("promised", "central", ""),
+        ("promised", "local", ""),
+        ("enforced", None, "no \\[privacy\\]"),
+        ("enforced", "central", "the coordinator's promise"),
+        ("enforced", "local", ""),
+        ("enforced", "example", ""),
+    ],
+)
+def test_a_site_names_the_least_privacy_that_it_takes_part_in(
+    least: str, model: str | None, missing: str
+) -> None:
+    plan = PLAN.replace("quorum = 2", "") + (PRIVACY.replace("MODEL", model) if model else "")
+    site = SITE + f'[policy]\nprivacy = "{least}"\n'
+    if missing:
+        with pytest.raises(PolicyRefusal, match=missing):
+            ask(plan, site)
+    else:
+        ask(plan, site)
+
+
+def test_a_budget_that_a_plan_without_privacy_would_pass_by_is_refused() -> None:
+    budget = "[policy.budget]\nenforced = { epsilon = 1.0, delta = 1e-5 }\n"
+    with pytest.raises(ConfigError, match=r"set policy\.privacy"):
+        NodeSettings.parse(SITE + budget)
+    NodeSettings.parse(SITE + '[policy]\nprivacy = "promised"\n' + budget)

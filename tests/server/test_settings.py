@@ -27,7 +27,10 @@ def test_the_written_file_means_the_defaults() -> None:
 def test_what_the_written_file_comments_out_is_the_default_too() -> None:
     """Every `# key = value` line, put in force, changes nothing; but examples do."""
     text = settings_text("fed.example", "coordinator.example", listen=EVERYWHERE, port=7443)
-    examples = ("# also", "# enrol =", "# fleet", "# admin", "# [apps", "# directory", "# server =")
+    examples = (
+        *("# also", "# enrol =", "# fleet", "# admin", "# [apps", "# directory", "# server ="),
+        *("# epsilon", "# delta"),
+    )
     lines = [
         line.removeprefix("# ") if " = " in line and not line.startswith(examples) else line
         for line in text.splitlines()
@@ -164,3 +167,12 @@ def test_listeners_follow_each_other(listen: str, port: int, fleet: str) -> None
 def test_a_host_cannot_smuggle_toml(host: str) -> None:
     with pytest.raises(ConfigError):
         settings_text("fed.example", host, listen=EVERYWHERE, port=1)
+
+
+@pytest.mark.parametrize("key", ["epsilon = 1.0", "delta = 1e-6"])
+def test_a_privacy_budget_is_a_pair(key: str) -> None:
+    text = settings_text("f.example", "h.example", listen="127.0.0.1", port=0)
+    with pytest.raises(ConfigError, match="both epsilon and delta"):
+        ServerSettings.parse(text.replace("[privacy]", f"[privacy]\n{key}"))
+    both = text.replace("[privacy]", "[privacy]\nepsilon = 1.0\ndelta = 1e-6")
+    assert ServerSettings.parse(both).privacy.epsilon == 1.0

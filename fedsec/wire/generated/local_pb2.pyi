@@ -221,6 +221,7 @@ class RunStart(_message.Message):
     APP_DIRECTORY_FIELD_NUMBER: _builtins.int
     APP_FIELD_NUMBER: _builtins.int
     MEMBER_FIELD_NUMBER: _builtins.int
+    LEDGER_FIELD_NUMBER: _builtins.int
     run_id: _builtins.int
     plan: _builtins.str
     directory: _builtins.str
@@ -232,6 +233,10 @@ class RunStart(_message.Message):
     def member(self) -> _containers.RepeatedCompositeFieldContainer[Global___Peer]:
         """of the roster that nodes go by, if they need one"""
 
+    @_builtins.property
+    def ledger(self) -> Global___PrivacyLedger:
+        """charged before a run with [privacy] releases anything"""
+
     def __init__(
         self,
         *,
@@ -241,10 +246,11 @@ class RunStart(_message.Message):
         app_directory: _builtins.str = ...,
         app: _builtins.str = ...,
         member: _abc.Iterable[Global___Peer] | None = ...,
+        ledger: Global___PrivacyLedger | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ledger", b"ledger"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "app_directory", b"app_directory", "directory", b"directory", "member", b"member", "plan", b"plan", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "app_directory", b"app_directory", "directory", b"directory", "ledger", b"ledger", "member", b"member", "plan", b"plan", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -274,6 +280,32 @@ class Peer(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Peer: _TypeAlias = Peer  # noqa: Y015
+
+@_typing.final
+class PrivacyLedger(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    EPSILON_FIELD_NUMBER: _builtins.int
+    DELTA_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    epsilon: _builtins.float
+    """the most that all runs may cost, at delta; 0: no limit"""
+    delta: _builtins.float
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        epsilon: _builtins.float = ...,
+        delta: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "epsilon", b"epsilon", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PrivacyLedger: _TypeAlias = PrivacyLedger  # noqa: Y015
 
 @_typing.final
 class Nodes(_message.Message):

@@ -1,0 +1,76 @@
+"""How a worker takes on a plan's privacy: its price is known and paid, or the run is refused."""
+
+import importlib
+from dataclasses import replace
+from pathlib import Path
+
+from flwr.app import Context
+
+from fedsec.errors import BudgetExhausted, PolicyRefusal
+from fedsec.flower.node_privacy import NodePrivacy, refusal, unchanged
+from fedsec.flower.publishing import RELEASES_DIRECTORY, Publisher
+from fedsec.ledgerfile import Budgets, LedgerFile, compose
+from fedsec.plan import FederationPlan
+from fedsec.plan.privacy import Privacy
+from fedsec.plan.terms import terms
+from fedsec.privacy.ledger import Budget, Column, Terms
+from fedsec.releases import Releases
+from fedsec_client.settings import Budget as Cap
+from fedsec_client.settings import PrivacyBudget
+from fedsec_client.site import Site
+
+
+def open_privacy(
+    plan: FederationPlan, site: Site, context: Context, state_directory: Path
+) -> NodePrivacy | None:
+    """Returns this node's half of the plan's privacy, taken on; None if the plan has none.
+
+    Args:
+        plan: That the site's policy allows.
+        site: Names the ledger and its caps.
+        context: Of the app, whose data are read.
+        state_directory: Of the run; releases lie there until the run has ended.
+
+    Raises:
+        PolicyRefusal: The plan costs more than it says, or than this node's budget allows.
+        ConfigError: The model or the data cannot be trained so, or the ledger cannot be used.
+    """
+    if plan.privacy is None:
+        return None
+    cost = _terms(plan, plan.privacy, site, context)
+    ledger = LedgerFile(Path(site.ledger), _budgets(site.budget))
+    releases = Releases(state_directory / RELEASES_DIRECTORY)
+    publisher = Publisher(cost, context.run_id, plan.digest, ledger, releases)
+    try:
+        publisher.accept()
+    except BudgetExhausted as error:
+        raise refusal(error) from error
+    own = plan.privacy.model in {"local", "example"}
+    return NodePrivacy(publisher if own else None, unchanged)
+
+
+def _terms(plan: FederationPlan, privacy: Privacy, site: Site, context: Context) -> Terms:
+    """Returns what the plan costs this node, in which column."""
+    if privacy.model != "example":
+        of = terms(plan)
+        column: Column = "promised" if privacy.model == "central" else "enforced"
+        return replace(of, guarantee=replace(of.guarantee, column=column))
+    app = importlib.import_module(site.client.partition(":")[0])
+    cost: Terms = app.example_terms(context)
+    epsilon = compose([cost.whole], privacy.delta)
+    if not epsilon <= privacy.epsilon:
+        raise PolicyRefusal(
+            f"with this node's examples the plan would cost more than privacy.epsilon = "
+            f"{privacy.epsilon:g} at delta {privacy.delta:g}; raise privacy.noise_multiplier, or "
+            "train less"
+        )
+    return cost
+
+
+def _budgets(given: PrivacyBudget) -> Budgets:
+    caps: dict[Column, Cap | None] = {"enforced": given.enforced, "promised": given.promised}
+    return {
+        column: Budget(cap.epsilon, cap.delta, f"policy.budget.{column} in node.toml")
+        for column, cap in caps.items()
+        if cap is not None
+    }

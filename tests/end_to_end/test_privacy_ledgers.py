@@ -1,0 +1,84 @@
+"""Real processes: what nodes release is in their own ledgers first, and their caps hold."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from fedsec.ledgerfile import LedgerFile
+from fedsec.privacy.ledger import Charge
+from fedsec_sim.loopback import LoopbackFederation, LoopbackNode
+
+pytestmark = pytest.mark.slow
+
+NODES, ROUNDS, STEPS = 3, 2, 5
+PLAN = """
+schema = 1
+name = "examples are hidden"
+[task]
+name = "digits"
+options = { model = "mlp" }
+[training]
+rounds = 2
+local_steps = 5
+batch_size = 32
+[nodes]
+min_available = 3
+[privacy]
+model = "example"
+epsilon = 20.0
+delta = 1e-5
+noise_multiplier = 1.5
+clip = 1.0
+"""
+CAPPED = """[policy]
+privacy = "enforced"
+budget = { enforced = { epsilon = 0.01, delta = 1e-5 } }
+"""
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackFederation]:
+    """Three nodes without caps, and one whose cap no plan can keep."""
+    directory = tmp_path_factory.mktemp("ledgers") / "federation"
+    with LoopbackFederation(directory) as made:
+
+        def settings(index: int, count: int) -> str:
+            text = made.default_settings(index, count)
+            return text if index < NODES else text.replace("[policy]\n", CAPPED)
+
+        made.add_nodes(NODES + 1, settings)
+        yield made
+
+
+def charges(node: LoopbackNode) -> list[Charge]:
+    entries = LedgerFile(node.directory / "privacy.ledger").entries()
+    return [charge for _, charge in entries]
+
+
+def test_example_level_privacy_is_charged_on_each_node_and_figures_are_withheld(
+    federation: LoopbackFederation,
+) -> None:
+    run_id = federation.submit(PLAN)
+    federation.wait_for_run(run_id, seconds=180)
+    *open_nodes, capped = federation.nodes.values()
+    for node in open_nodes:
+        made = charges(node)
+        assert [charge.round for charge in made] == [1, 2]
+        for charge in made:
+            assert (charge.guarantee.unit, charge.guarantee.column) == ("example", "enforced")
+            assert charge.price.count == STEPS
+    assert len({charges(node)[0].price.event for node in open_nodes}) == NODES  # by its examples
+    reports = federation.events(run_id, "round")
+    assert len(reports) == ROUNDS
+    for report in reports:
+        assert not {"train_loss", "examples"} & set(report)
+        assert "accuracy" in report  # on the test set that no node holds
+    assert not federation.layout.ledger.exists()  # it is the nodes' own business
+
+    # The cap refused the plan before its node trained; the coordinator is told no figures.
+    assert charges(capped) == []
+    log = capped.directory / "runs" / str(run_id) / "worker.log"
+    assert "epsilon would be" in log.read_text("utf-8")
+    told = str(federation.show_run(run_id))
+    assert "privacy budget" in told
+    assert "0.01" not in told
