@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from flwr.app import RecordDict
 from numpy.typing import NDArray
 
 from fedsec.flower.collection import Attempt, Collected, Post
@@ -164,6 +165,13 @@ class Simulated:
             failed=frozen(failed),
             rejected=frozen(rejected),
         )
+
+
+def rows_of(rows: Matrix, turn: Turn) -> tuple[Attempt, Collected]:
+    """Returns an attempt in which each node of `turn` sent its row and nothing else happened."""
+    attempt = Attempt(turn.round, turn.attempt, turn.nodes, RecordDict())
+    groups = tuple((node,) for node in turn.nodes)
+    return attempt, Collected(rows, groups, turn.weights, (), {}, {})
 
 
 def wave(size: int) -> int:

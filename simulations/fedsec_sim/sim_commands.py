@@ -1,5 +1,6 @@
-"""`fedsec sim show|plot|compare`: what simulations left behind."""
+"""`fedsec sim`: what simulations left behind, and what they can be made of."""
 
+import inspect
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,8 @@ def fill(group: typer.Typer) -> None:
     group.command("show")(show_run)
     group.command("compare")(compare)
     group.command("plot")(plot)
+    group.command("attacks")(attacks)
+    group.command("splits")(splits)
 
 
 def show_run(
@@ -87,6 +90,40 @@ def plot(
         raise ConfigError(f"{empty[0]} has no figure {figure!r}; all runs have: {known}")
     save(curves(lines, ylabel=figure.replace("_", " ")), out)
     say(f"{out} shows {figure} of {len(lines)} run{'s' if len(lines) > 1 else ''}.")
+
+
+def attacks(*, json: Json = False) -> None:
+    """List the attacks: their parameters, papers, and what adversaries must know."""
+    from fedsec_sim.attacks.table import DATA, UPDATES  # noqa: PLC0415 - loads torch
+
+    found = [
+        (option, name, ", ".join(entry.parameters), entry.paper, entry.knowledge)
+        for option, table_of in (("--attack", UPDATES), ("--poison", DATA))
+        for name, entry in table_of.items()
+    ]
+    columns = ("option", "name", "parameters", "paper", "adversaries know")
+    if json:
+        emit_json([dict(zip(columns, row, strict=True)) for row in found])
+        return
+    show(table(columns, found))
+
+
+def splits(*, json: Json = False) -> None:
+    """List the ways to divide a task's examples among nodes, with their parameters."""
+    from fedsec_sim.partitions import SPLITS  # noqa: PLC0415 - loads torch
+
+    found = [
+        (
+            name,
+            ", ".join(str(each) for each in inspect.signature(made).parameters.values()),
+            (made.__doc__ or "").splitlines()[0],
+        )
+        for name, made in SPLITS.items()
+    ]
+    if json:
+        emit_json([dict(zip(("name", "parameters", "what"), row, strict=True)) for row in found])
+        return
+    show(table(["name", "parameters", "what it is"], found))
 
 
 def _read(runs: list[Path]) -> list[History]:

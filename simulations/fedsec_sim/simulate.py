@@ -5,88 +5,39 @@ nodes are trained by an engine instead of being asked. Given the same ids, plan 
 simulation gives what a federation gives.
 """
 
-import math
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
-from flwr.app import Message, RecordDict
-from flwr.serverapp import Grid
 
 from fedsec.errors import ConfigError
-from fedsec.flower.combination import Combination, Weighted
-from fedsec.flower.messages import Metrics
-from fedsec.flower.replies import mean_metrics
-from fedsec.flower.reporting import ROUND, Json
-from fedsec.flower.rounds import Evaluation, Rounds
-from fedsec.flower.strategy import Mean, ServerState
-from fedsec.flower.table import ALGORITHMS, combination, weighting
-from fedsec.flwr_compat import Run
+from fedsec.flower.combination import Combination
+from fedsec.flower.reporting import Json
+from fedsec.flower.rounds import Rounds
+from fedsec.flower.strategy import ServerState
+from fedsec.flower.table import ALGORITHMS, weighting
 from fedsec.plan import FederationPlan
-from fedsec.tasks.arrays import get_arrays, set_arrays
+from fedsec.tasks.arrays import get_arrays
 from fedsec.tasks.table import load_task
-from fedsec.tasks.task import Task, evaluate
-from fedsec_sim.collecting import Attendance, Meddler, Simulated, everybody, wave
-from fedsec_sim.engines.choose import Kind, choose
+from fedsec.tasks.task import Task
+from fedsec_sim.attacks.poison import BadNets
+from fedsec_sim.collecting import Simulated, wave
+from fedsec_sim.combining import Seeded
+from fedsec_sim.engines.choose import Chosen, Kind, choose
 from fedsec_sim.engines.engine import Bench
-from fedsec_sim.history import History, Row
-from fedsec_sim.population import Population, load_population
-
-
-class Watcher(Protocol):
-    """Sees a simulation go on."""
-
-    def begin(self, about: Row) -> None:
-        """The first round is about to begin; see `History` for what `about` holds."""
-        ...
-
-    def round(self, row: Row) -> None:
-        """A round is done."""
-        ...
-
-
-class Nobody:
-    """Watches nothing."""
-
-    def begin(self, about: Row) -> None:
-        """See `Watcher`."""
-
-    def round(self, row: Row) -> None:
-        """See `Watcher`."""
-
-
-NOBODY = Nobody()
-
-
-@dataclass(frozen=True, eq=False)
-class Lab:
-    """What a plan does not say: who takes part, and what goes wrong.
-
-    Args:
-        population: The nodes; None: as many as the plan asks for, with the task's own data.
-        nodes: How many, where `population` is None.
-        data: The nodes' settings of the data set, where `population` is None.
-        attend: Who answers in a round.
-        meddle: An attack on the updates.
-    """
-
-    population: Population | None = None
-    nodes: int | None = None
-    data: Mapping[str, object] = field(default_factory=dict)
-    attend: Attendance = everybody
-    meddle: Meddler | None = None
+from fedsec_sim.evaluation import evaluation
+from fedsec_sim.history import History
+from fedsec_sim.lab import Lab
+from fedsec_sim.record import NOBODY, Record, Watcher, one_thread
+from fedsec_sim.roll import Roll
 
 
 def simulate(
     plan: FederationPlan | str | Path,
-    *,
     lab: Lab | None = None,
+    *,
     task: Task | None = None,
     combine: Combination | None = None,
     engine: Kind = "auto",
@@ -97,7 +48,7 @@ def simulate(
 
     Args:
         plan: Of the built-in app; or its TOML; or the file that holds it.
-        lab: Nodes and attacks.
+        lab: What a plan does not say: nodes, data, machines, adversaries.
         task: Instead of the one that the plan names.
         combine: Instead of what the plan makes of the rows.
         engine: ``"loop"``, ``"vmap"``, or ``"auto"`` to take the faster one that is right.
@@ -108,54 +59,95 @@ def simulate(
         ConfigError: Plan, data or engine do not fit together.
         StateError: A round did not come about.
     """
-    plan, lab = read(plan), lab or Lab()
-    wanted, training = plan.learning
-    task = task or load_task(wanted.name)
+    plan = read(plan)
     with one_thread():
-        population = lab.population or load_population(
-            task, lab.nodes or plan.nodes.min_available, lab.data
+        setting = _prepare(plan, lab or Lab(), task, combine)
+        chosen = choose(
+            setting.bench,
+            setting.state.vector,
+            kind=engine,
+            workers=workers,
+            cohort=setting.at_once,
         )
-        check_size(plan, population)
-        bench = Bench.of(plan, task, population)
-        state = ServerState.begin(get_arrays(bench.model), ALGORITHMS[training.algorithm](training))
-        combine = combine or combination(plan)
-        whole = lab.meddle is not None or combine != Weighted(Mean())
-        cohort = plan.nodes.cohort(len(population))
-        at_once = cohort if whole else min(cohort, wave(state.layout.size))
-        chosen = choose(bench, state.vector, kind=engine, workers=workers, cohort=at_once)
-        collect = Simulated(
-            chosen.engine,
-            population,
-            state.layout,
-            weighting(training),
-            whole=whole,
-            attend=lab.attend,
-            meddle=lab.meddle,
-        )
-        about = describe(plan, population) | {
-            "cohort": cohort,
-            "engine": chosen.engine.name,
-            "reason": chosen.reason,
-        }
-        watch.begin(about)
-        record = _Record(watch)
-        rounds = Rounds(
-            plan,
-            _Roll(population.ids),
-            record,
-            size=state.layout.size,
-            evaluation=_evaluation(plan, bench),
-            collect=collect,
-            combine=combine,
-        )
-        interrupted = False
         try:
-            for number in range(1, training.rounds + 1):
-                state = rounds(state, number)
-        except KeyboardInterrupt:
-            interrupted = True
+            return _run(setting, chosen, watch)
         finally:
             chosen.engine.close()
+
+
+@dataclass(frozen=True, eq=False)
+class _Setting:
+    """All that a simulation needs but an engine."""
+
+    plan: FederationPlan
+    lab: Lab
+    bench: Bench
+    state: ServerState
+    combine: Seeded
+
+    @property
+    def whole(self) -> bool:
+        """Whether the rows themselves are wanted."""
+        return self.lab.meddles or not self.combine.is_mean
+
+    @property
+    def cohort(self) -> int:
+        return self.plan.nodes.cohort(len(self.bench.population))
+
+    @property
+    def at_once(self) -> int:
+        """Most nodes that an engine is given at a time."""
+        return self.cohort if self.whole else min(self.cohort, wave(self.state.layout.size))
+
+
+def _prepare(
+    plan: FederationPlan, lab: Lab, task: Task | None, combine: Combination | None
+) -> _Setting:
+    wanted, training = plan.learning
+    task = task or load_task(wanted.name, plan.data)
+    population = lab.populate(plan, task)
+    if len(population) < plan.nodes.min_available:
+        raise ConfigError(
+            f"{len(population)} nodes are fewer than nodes.min_available = "
+            f"{plan.nodes.min_available}, for which the run would wait"
+        )
+    bench = Bench.of(plan, task, population)
+    state = ServerState.begin(get_arrays(bench.model), ALGORITHMS[training.algorithm](training))
+    return _Setting(plan, lab, bench, state, Seeded(plan, combine))
+
+
+def _run(setting: _Setting, chosen: Chosen, watch: Watcher) -> History:
+    plan, lab, bench, state = setting.plan, setting.lab, setting.bench, setting.state
+    weigh = weighting(plan.learning[1])
+    attend = lab.attend(plan, bench)
+    collect = Simulated(
+        chosen.engine,
+        bench.population,
+        state.layout,
+        weigh,
+        whole=setting.whole,
+        attend=attend,
+        meddle=lab.meddle(plan, bench.population, setting.combine.trial),
+    )
+    record = Record(watch, lab.figures(attend))
+    poison = lab.threat.poison if lab.threat else None
+    rounds = Rounds(
+        plan,
+        Roll(bench.population.ids),
+        record,
+        size=state.layout.size,
+        evaluation=evaluation(bench, weigh, poison if isinstance(poison, BadNets) else None),
+        collect=collect,
+        combine=setting.combine,
+    )
+    about = describe(setting) | {"engine": chosen.engine.name, "reason": chosen.reason}
+    watch.begin(about)
+    interrupted = False
+    try:
+        for number in range(1, plan.learning[1].rounds + 1):
+            state = rounds(state, number)
+    except KeyboardInterrupt:
+        interrupted = True
     return History(about, tuple(record.rows), state, interrupted)
 
 
@@ -163,7 +155,7 @@ def read(plan: FederationPlan | str | Path) -> FederationPlan:
     """Returns the plan that somebody gave as a value, as TOML, or as a file.
 
     Raises:
-        ConfigError: It is wrong, cannot be read, or is for a Flower app.
+        ConfigError: It is wrong, cannot be read, or asks for what is not simulated.
     """
     if isinstance(plan, Path):
         try:
@@ -174,130 +166,27 @@ def read(plan: FederationPlan | str | Path) -> FederationPlan:
         plan = FederationPlan.parse(plan)
     if not plan.built_in:
         raise ConfigError(
-            f"the plan is for the Flower app {plan.app.name!r}: simulate it with `flwr run`, or "
-            'with engine = "network"'
+            f"the plan is for the Flower app {plan.app.name!r}: simulate it with `flwr run`"
         )
+    for key in ("privacy", "secure_aggregation"):
+        if getattr(plan, key) is not None:
+            raise ConfigError(f"[{key}] is not simulated yet: take it out of a copy of the plan")
     return plan
 
 
-def check_size(plan: FederationPlan, population: Population) -> None:
-    """Raises ConfigError if there are fewer nodes than the plan waits for."""
-    if len(population) < plan.nodes.min_available:
-        raise ConfigError(
-            f"{len(population)} nodes are fewer than nodes.min_available = "
-            f"{plan.nodes.min_available}, for which the run would wait"
-        )
-
-
-def describe(plan: FederationPlan, population: Population) -> dict[str, Json]:
+def describe(setting: _Setting) -> dict[str, Json]:
     """Returns what a history says about a simulation, but for the engine."""
+    plan, lab = setting.plan, setting.lab
     wanted, training = plan.learning
     return {
         "name": plan.name,
         "plan": plan.digest,
         "task": wanted.name,
-        "nodes": len(population),
+        "nodes": len(setting.bench.population),
+        "cohort": setting.cohort,
         "seed": training.seed,
+        **lab.describe(),
         "fedsec": version("fedsec"),
         "torch": torch.__version__,
         "numpy": np.__version__,
     }
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Keeps torch to one thread inside: a node's model is too small for two to agree on."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-class _Record:
-    """Keeps rounds' reports; see `fedsec.flower.reporting.Reporter`."""
-
-    def __init__(self, watch: Watcher) -> None:
-        self.rows: list[Row] = []
-        self._watch = watch
-        self._before = time.perf_counter()
-
-    def report(self, kind: str, detail: Mapping[str, Json]) -> None:
-        """Keeps a round, with how many nodes it trained in a second."""
-        if kind != ROUND:
-            return
-        now = time.perf_counter()
-        answered = detail["answered"]
-        trained = len(answered) if isinstance(answered, list) else 0
-        row = {**detail, "updates_per_s": round(trained / (now - self._before), 1)}
-        self._before = now
-        self.rows.append(row)
-        self._watch.round(row)
-
-
-class _Roll(Grid):
-    """Knows who is there, and reaches nobody: in a simulation nobody is asked."""
-
-    def __init__(self, ids: Sequence[int]) -> None:
-        self._ids = ids
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Returns all ids."""
-        return self._ids
-
-    def set_run(self, run: Run) -> None:
-        """Is not needed."""
-        raise NotImplementedError
-
-    @property
-    def run(self) -> Run:
-        """There is none."""
-        raise NotImplementedError
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Is not needed."""
-        raise NotImplementedError
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Is not needed."""
-        raise NotImplementedError
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Is not needed."""
-        raise NotImplementedError
-
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        """Is not needed."""
-        raise NotImplementedError
-
-
-def _evaluation(plan: FederationPlan, bench: Bench) -> Evaluation:
-    """Returns how a state is evaluated: centrally where the task has data for it, else by nodes."""
-    central, tests = bench.task.central_test(), bench.population.test
-    weigh = weighting(plan.learning[1])
-
-    def evaluation(state: ServerState) -> Mapping[str, float]:
-        set_arrays(bench.model, state.arrays())
-        if central is not None:
-            return evaluate(bench.task, bench.model, central)
-        if tests is None:
-            return {}
-        found = []
-        for node, size in enumerate(tests.sizes.tolist()):
-            values = evaluate(bench.task, bench.model, tests.examples(node))
-            if all(map(math.isfinite, values.values())):
-                found.append(Metrics(size, values))
-        weights = weigh([each.examples for each in found]) if found else np.zeros(0)
-        return mean_metrics(found, weights)
-
-    return evaluation

@@ -1,6 +1,6 @@
 """`fedsec simulate PLAN.toml`: the plan of a federation, with nodes that live in this process."""
 
-import tomllib
+from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -10,45 +10,101 @@ import typer
 from fedsec.commands.plans import read_plan
 from fedsec.console import Json, emit_json, format_duration, say, show, table
 from fedsec.errors import ConfigError
+from fedsec_sim.attacks.table import make_attack, make_poison
 from fedsec_sim.engines.choose import Kind
 from fedsec_sim.history import History, Log, check_format
-from fedsec_sim.simulate import Lab, simulate
+from fedsec_sim.lab import Lab
+from fedsec_sim.partitions import make_split
+from fedsec_sim.simulate import simulate
+from fedsec_sim.spec import parse_spec, read_settings
+from fedsec_sim.systems import Systems
+from fedsec_sim.threats import Threat
 from fedsec_sim.watching import All, screen
 
 INTERRUPTED = 130
 
 
+PlanFile = Annotated[Path, typer.Argument(help="The plan, as TOML; any that a coordinator takes.")]
+Nodes = Annotated[
+    int | None,
+    typer.Option(min=1, max=1_000_000, help="Nodes. [default: nodes.min_available]"),
+]
+Data = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=VALUE", help="A setting of the nodes' data set, e.g. alpha=0.1; repeatable."
+    ),
+]
+SplitWord = Annotated[
+    str | None,
+    typer.Option(
+        "--split",
+        metavar="NAME:KEY=VALUE,...",
+        help="How the task's examples are divided instead; `fedsec sim splits` lists all.",
+    ),
+]
+AttackWord = Annotated[
+    str | None,
+    typer.Option(
+        "--attack",
+        metavar="NAME:KEY=VALUE,...",
+        help="What adversaries send; `fedsec sim attacks` lists all.",
+    ),
+]
+PoisonWord = Annotated[
+    str | None,
+    typer.Option(
+        "--poison", metavar="NAME:KEY=VALUE,...", help="How adversaries change their data."
+    ),
+]
+Byzantine = Annotated[
+    int | None, typer.Option(min=1, help="Adversaries among all nodes. [default: one in five]")
+]
+SystemsWords = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--systems",
+        metavar="KEY=VALUE",
+        help="Simulate machines: dropout=0.1, stragglers=0.2, ...; repeatable.",
+    ),
+]
+EngineKind = Annotated[
+    Kind,
+    typer.Option(
+        "--engine", help="How nodes are trained; auto takes the faster one that is right."
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="Processes. [default: one per processor, where it pays]"),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        help="Results as JSON lines, written as they come; must not exist. "
+        "[default: runs/TIME.jsonl]",
+        show_default=False,
+    ),
+]
+Export = Annotated[
+    list[Path] | None,
+    typer.Option(help="Results as .csv or .parquet too, at the end; repeatable."),
+]
+
+
 def simulate_command(  # noqa: PLR0917 - typer reads the order of arguments and options
-    plan: Annotated[Path, typer.Argument(help="The plan, as TOML; any that a coordinator takes.")],
-    nodes: Annotated[
-        int | None,
-        typer.Option(min=1, max=1_000_000, help="Nodes. [default: nodes.min_available]"),
-    ] = None,
-    data: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KEY=VALUE",
-            help="A setting of the nodes' data set, e.g. split=shards or alpha=0.1.",
-        ),
-    ] = None,
-    engine: Annotated[
-        Kind, typer.Option(help="How nodes are trained; auto takes the faster one that is right.")
-    ] = "auto",
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="Processes. [default: one per processor, where it pays]"),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Results as JSON lines, written as they come; must not exist. "
-            "[default: runs/TIME.jsonl]",
-            show_default=False,
-        ),
-    ] = None,
-    export: Annotated[
-        list[Path] | None, typer.Option(help="Results as .csv or .parquet too, at the end.")
-    ] = None,
+    plan: PlanFile,
+    nodes: Nodes = None,
+    data: Data = None,
+    split: SplitWord = None,
+    attack: AttackWord = None,
+    poison: PoisonWord = None,
+    byzantine: Byzantine = None,
+    systems: SystemsWords = None,
+    engine: EngineKind = "auto",
+    workers: Workers = None,
+    out: Out = None,
+    export: Export = None,
     *,
     json: Json = False,
 ) -> None:
@@ -65,13 +121,25 @@ def simulate_command(  # noqa: PLR0917 - typer reads the order of arguments and 
       fedsec sim plot runs/*.jsonl -o curves.png
     """
     asked = read_plan(plan)
-    lab = Lab(nodes=nodes, data=read_data(data or []))
+    if split and data:
+        raise ConfigError("--data is read where there is no --split; give one of the two")
+    if byzantine and not (attack or poison):
+        raise ConfigError("--byzantine needs --attack or --poison: what do adversaries do?")
+    lab = Lab(
+        nodes=nodes,
+        data=read_settings(data or [], "--data"),
+        split=make_split(*parse_spec(split)) if split else None,
+        systems=make_systems(systems) if systems else None,
+        threat=make_threat(
+            attack, poison, byzantine or max(1, (nodes or asked.nodes.min_available) // 5)
+        ),
+    )
     for path in export or []:
         check_format(path)
     out = out or Path("runs") / datetime.now(UTC).strftime("%Y-%m-%d-%H%M%S.jsonl")
     log, shown = Log(out), screen(silent=json)
     try:
-        history = simulate(asked, lab=lab, engine=engine, workers=workers, watch=All([shown], log))
+        history = simulate(asked, lab, engine=engine, workers=workers, watch=All([shown], log))
     finally:
         shown.end()
     for path in export or []:
@@ -85,25 +153,31 @@ def simulate_command(  # noqa: PLR0917 - typer reads the order of arguments and 
         raise typer.Exit(INTERRUPTED)
 
 
-def read_data(given: list[str]) -> dict[str, object]:
-    """Returns the settings that ``KEY=VALUE`` words say; values as in TOML, or plain text.
+def make_threat(attack: str | None, poison: str | None, byzantine: int) -> Threat | None:
+    """Returns what adversaries do, as two words say; None if neither is given."""
+    if attack is None and poison is None:
+        return None
+    return Threat(
+        byzantine,
+        make_attack(*parse_spec(attack)) if attack else None,
+        make_poison(*parse_spec(poison)) if poison else None,
+    )
+
+
+def make_systems(words: list[str]) -> Systems:
+    """Returns machines as words ``KEY=VALUE`` describe them.
 
     Raises:
-        ConfigError: A word has no "=".
-
-    >>> read_data(["alpha=0.1", "split=iid"])
-    {'alpha': 0.1, 'split': 'iid'}
+        ConfigError: A key is unknown or its value out of range.
     """
-    found: dict[str, object] = {}
-    for word in given:
-        key, equals, value = word.partition("=")
-        if not equals or not key:
-            raise ConfigError(f'--data {word}: want KEY=VALUE, e.g. "alpha=0.1"')
-        try:
-            found[key] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            found[key] = value
-    return found
+    given = read_settings(words, "--systems")
+    known = [field.name for field in fields(Systems)]
+    for key, value in given.items():
+        if key not in known:
+            raise ConfigError(f"--systems {key}: unknown; known: {', '.join(known)}")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ConfigError(f"--systems {key} = {value}: want a number")
+    return Systems(**{key: float(str(value)) for key, value in given.items()})
 
 
 def report(history: History, files: list[Path]) -> None:

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from fedsec.console import console, format_duration, safe, say
 from fedsec.flower.reporting import Json
 from fedsec_sim.history import Log, Row
-from fedsec_sim.simulate import Watcher
+from fedsec_sim.record import Watcher
 
 SHOWN = (("train_loss", "train loss"), ("loss", "loss"), ("accuracy", "accuracy"))
 MORE = (("attack_success", "attack success"), ("epsilon", "epsilon"))

@@ -10,17 +10,19 @@ from flwr.app import Context, RecordDict
 
 from fedsec.cli import run
 from fedsec.errors import ConfigError, StateError
-from fedsec.flower.collection import Attempt
 from fedsec.flower.local import LocalGrid, node_contexts
 from fedsec.plan import FederationPlan
 from fedsec.tasks.digits import Digits
 from fedsec_client.client_app import app as client_app
 from fedsec_server.server_app import app as server_app
 from fedsec_sim import collecting
-from fedsec_sim.collecting import Turn
+from fedsec_sim.attacks.table import make_attack
 from fedsec_sim.history import History, read_history
+from fedsec_sim.lab import Lab
 from fedsec_sim.population import Population
-from fedsec_sim.simulate import Lab, simulate
+from fedsec_sim.simulate import simulate
+from fedsec_sim.systems import Systems
+from fedsec_sim.threats import Threat
 
 PLAN = """\
 schema = 1
@@ -104,21 +106,13 @@ def test_a_mean_in_waves_is_the_mean(monkeypatch: pytest.MonkeyPatch) -> None:
     assert waves.last("train_loss") == pytest.approx(whole.last("train_loss"))
 
 
-def poison(value: float) -> object:
-    def meddle(rows: np.ndarray, turn: Turn) -> None:
-        assert len(turn.nodes) == len(rows) == len(turn.weights)
-        rows[0] = value
-
-    return meddle
-
-
 def test_a_row_that_is_not_finite_costs_its_node_alone() -> None:
-    lower = PLAN.replace("fraction = 0.5", "fraction = 0.5\nquorum = 5")
-    history = simulate(lower, lab=Lab(meddle=poison(np.nan)), engine="vmap")  # type: ignore[arg-type]
+    lower = PLAN.replace("fraction = 0.5", "quorum = 11")
+    history = simulate(lower, Lab(threat=Threat(1, make_attack("nan"))), engine="vmap")
     for row in history.rounds:
         (why,) = row["rejected"].values()  # type: ignore[union-attr]
         assert why == "not-finite: 4810 of 4810 entries are NaN or infinite"
-        assert len(row["answered"]) == 5  # type: ignore[arg-type]
+        assert len(row["answered"]) == 11  # type: ignore[arg-type]
     assert np.isfinite(history.state.vector).all()  # type: ignore[union-attr]
 
 
@@ -128,28 +122,24 @@ def test_a_node_whose_training_diverges_is_left_out() -> None:
     lower = PLAN.replace("fraction = 0.5", "quorum = 11")
     for engine in ("loop", "vmap"):
         lab = Lab(population=Population.of(nodes))
-        history = simulate(lower, lab=lab, engine=engine, workers=1)  # type: ignore[arg-type]
+        history = simulate(lower, lab, engine=engine, workers=1)  # type: ignore[arg-type]
         assert [list(row["rejected"]) for row in history.rounds] == [["103"]] * 3  # type: ignore[call-overload]
 
 
-def some_are_late(attempt: Attempt) -> tuple[list[int], dict[int, str]]:
-    late = {attempt.cohort[1]: "no answer within 600 s (round.deadline_s)"}
-    return [node for node in attempt.cohort if node not in late], late
-
-
-def test_who_is_late_is_not_in_the_mean() -> None:
-    lower = PLAN.replace("fraction = 0.5", "fraction = 0.5\nquorum = 5")
-    history = simulate(lower, lab=Lab(attend=some_are_late))
-    for row in history.rounds:
-        assert len(row["answered"]) == 5  # type: ignore[arg-type]
-        assert list(row["failed"].values()) == ["no answer within 600 s (round.deadline_s)"]  # type: ignore[union-attr]
-    with pytest.raises(StateError, match=r"nodes.quorum = 6"):
-        simulate(PLAN, lab=Lab(attend=some_are_late))
+def test_who_is_lost_is_not_in_the_mean() -> None:
+    lower = PLAN.replace("fraction = 0.5", "quorum = 5")
+    history = simulate(lower, Lab(systems=Systems(dropout=0.3)))
+    lost = [dict(row["failed"]) for row in history.rounds]  # type: ignore[call-overload]
+    assert any(lost)
+    for row, missing in zip(history.rounds, lost, strict=True):
+        assert len(row["answered"]) == 12 - len(missing)  # type: ignore[arg-type]
+    with pytest.raises(StateError, match=r"nodes.quorum = 12"):
+        simulate(PLAN.replace("fraction = 0.5", ""), Lab(systems=Systems(dropout=0.3)))
 
 
 def test_too_few_nodes_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"5 nodes are fewer than nodes\.min_available = 12"):
-        simulate(PLAN, lab=Lab(nodes=5))
+        simulate(PLAN, Lab(nodes=5))
 
 
 def test_a_plan_of_a_flower_app_is_refused() -> None:
@@ -198,7 +188,7 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert run(["sim", "plot", str(out), "--figure", "colour"]) == 2
     assert "has no figure 'colour'; all runs have: " in capsys.readouterr().err
     assert run(["simulate", str(plan), "--data", "alpha"]) == 2
-    assert "--data alpha: want KEY=VALUE" in capsys.readouterr().err
+    assert "--data: want KEY=VALUE" in capsys.readouterr().err
 
 
 def test_a_history_is_kept_and_read(tmp_path: Path) -> None:

@@ -1,0 +1,104 @@
+"""What a plan does not say: who takes part, with which data, on what machines, and who cheats."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from fedsec.flower.reporting import Json
+from fedsec.flower.strategy import Matrix
+from fedsec.flower.table import local_training
+from fedsec.plan import FederationPlan
+from fedsec.tasks.task import Task
+from fedsec.vectors import Vector
+from fedsec_sim.collecting import Attendance, Meddler, Turn, everybody
+from fedsec_sim.engines.engine import Bench
+from fedsec_sim.partitions import Split
+from fedsec_sim.population import Population, load_population
+from fedsec_sim.systems import Clockwork, Systems
+from fedsec_sim.threats import Attacker, Threat, poisoned
+from fedsec_sim.workloads.pool import pool_of
+
+
+@dataclass(frozen=True, eq=False)
+class Lab:
+    """The surroundings of a simulated plan.
+
+    Args:
+        nodes: How many; None: as many as the plan waits for.
+        split: How the task's pool of examples is divided; None: nodes read data as deployed ones.
+        data: The nodes' settings of the data set, where there is no split.
+        population: Nodes that are made already; then nothing of the above counts.
+        systems: Speeds and losses; None: all answer.
+        threat: Adversaries; None: all are honest.
+    """
+
+    nodes: int | None = None
+    split: Split | None = None
+    data: Mapping[str, object] = field(default_factory=dict)
+    population: Population | None = None
+    systems: Systems | None = None
+    threat: Threat | None = None
+
+    @property
+    def meddles(self) -> bool:
+        """Whether somebody changes updates."""
+        return self.threat is not None and self.threat.attack is not None
+
+    def populate(self, plan: FederationPlan, task: Task) -> Population:
+        """Returns the nodes, the adversaries' data poisoned.
+
+        Raises:
+            ConfigError: There are too few examples, or settings are wrong.
+        """
+        seed, count = plan.learning[1].seed, self.nodes or plan.nodes.min_available
+        if self.population is not None:
+            made = self.population
+        elif self.split is not None:
+            made = Population(self.split(pool_of(task), count, seed))
+        else:
+            made = load_population(task, count, self.data)
+        if self.threat is None or self.threat.poison is None:
+            return made
+        return poisoned(made, self.threat.members(made, seed), self.threat.poison, seed)
+
+    def attend(self, plan: FederationPlan, bench: Bench) -> Attendance:
+        """Returns who answers in a round."""
+        if self.systems is None:
+            return everybody
+        training, population = local_training(plan.learning[1]), bench.population
+
+        def work(node: int) -> int:
+            examples = int(population.train.sizes[population.position[node]])
+            if training.steps is None:
+                return examples * (training.epochs or 1)
+            return min(training.batch_size, examples) * training.steps
+
+        return Clockwork(
+            self.systems,
+            work,
+            size=4 * bench.layout.size,
+            deadline_s=plan.round.deadline_s,
+            seed=plan.learning[1].seed,
+        )
+
+    def meddle(
+        self, plan: FederationPlan, population: Population, rule: Callable[[Matrix, Turn], Vector]
+    ) -> Meddler | None:
+        """Returns who changes updates; `rule` is what adversaries may try them out on."""
+        if self.threat is None or self.threat.attack is None:
+            return None
+        seed = plan.learning[1].seed
+        members = frozenset(self.threat.members(population, seed))
+        return Attacker(self.threat.attack, members, seed, rule)
+
+    @staticmethod
+    def figures(attend: Attendance) -> Callable[[], Mapping[str, Json]]:
+        """Returns what a round's report says beside what the coordinator's says."""
+        if isinstance(attend, Clockwork):
+            return lambda: {"simulated_s": round(attend.now_s, 3)}
+        return dict
+
+    def describe(self) -> dict[str, Json]:
+        """Returns what a history says about these surroundings."""
+        told: dict[str, Json] = {name: str(value) for name, value in sorted(self.data.items())}
+        said = {"split": self.split, "systems": self.systems, "threat": self.threat}
+        return told | {name: str(value) for name, value in said.items() if value is not None}

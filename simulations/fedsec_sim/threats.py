@@ -1,0 +1,110 @@
+"""Adversaries in a simulation: which nodes they are, what they train on, what they send."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from fedsec.errors import ConfigError
+from fedsec.flower.strategy import Matrix
+from fedsec.tasks.task import Examples
+from fedsec.vectors import Vector
+from fedsec_sim.attacks.poison import Poison
+from fedsec_sim.attacks.view import Attack, View
+from fedsec_sim.chance import ADVERSARIES, ATTACK, TARGETS, generator
+from fedsec_sim.collecting import Turn
+from fedsec_sim.population import Parts, Population
+
+
+@dataclass(frozen=True)
+class Threat:
+    """What adversaries do.
+
+    Args:
+        byzantine: How many of all nodes they are, >= 1. A plan may count on fewer.
+        attack: On updates; None: they send what they learned.
+        poison: Of their data; None: they train on what they have.
+    """
+
+    byzantine: int
+    attack: Attack | None = None
+    poison: Poison | None = None
+
+    def __post_init__(self) -> None:
+        if self.byzantine < 1:
+            raise ConfigError(f"byzantine must be >= 1, got {self.byzantine}")
+        if self.attack is None and self.poison is None:
+            raise ConfigError("a threat needs an attack on updates or a poison of data")
+
+    def members(self, population: Population, seed: int) -> tuple[int, ...]:
+        """Returns the adversaries' ids, drawn from all, ascending.
+
+        Raises:
+            ConfigError: Nobody honest would be left.
+        """
+        count = len(population)
+        if self.byzantine >= count:
+            raise ConfigError(f"{self.byzantine} of {count} nodes are hostile: none is honest")
+        drawn = generator(seed, ADVERSARIES).permutation(count)[: self.byzantine]
+        return tuple(sorted(population.ids[place] for place in drawn))
+
+
+def poisoned(
+    population: Population, members: tuple[int, ...], poison: Poison, seed: int
+) -> Population:
+    """Returns a population in which `members` train on poisoned copies of their examples."""
+    train = population.train
+    inputs, targets = [train.pool.inputs], [train.pool.targets]
+    rows, size = train.rows.copy(), len(train.pool)
+    for member, node in enumerate(members):
+        place = population.position[node]
+        made = poison(train.examples(place), member, generator(seed, TARGETS, node))
+        begin, end = train.starts[place : place + 2]
+        if len(made) != end - begin:
+            raise ConfigError(f"poison must keep the number of examples, {end - begin}")
+        rows[begin:end] = np.arange(size, size + len(made))
+        inputs.append(made.inputs)
+        targets.append(made.targets)
+        size += len(made)
+    pool = Examples(torch.cat(inputs), torch.cat(targets))
+    return replace(population, train=Parts(pool, rows, train.starts))
+
+
+@dataclass(eq=False)
+class Attacker:
+    """Puts an attack among the rows; see `fedsec_sim.collecting.Meddler`.
+
+    Args:
+        attack: What the members do.
+        members: Their ids.
+        seed: Of all that they draw.
+        rule: What the coordinator would make of rows, for attacks that try themselves out.
+    """
+
+    attack: Attack
+    members: frozenset[int]
+    seed: int
+    rule: Callable[[Matrix, Turn], Vector]
+    memory: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(self, rows: Matrix, turn: Turn) -> None:
+        """Writes the rows of the members that are present; no other.
+
+        Raises:
+            ConfigError: Only adversaries were drawn: there is nobody to deceive.
+        """
+        bad = tuple(place for place, node in enumerate(turn.nodes) if node in self.members)
+        if not bad:
+            return
+        self.attack(
+            View(
+                rows,
+                bad,
+                turn.round,
+                generator(self.seed, ATTACK, turn.round, turn.attempt),
+                lambda trial: self.rule(trial, turn),
+                self.memory,
+            )
+        )

@@ -1,0 +1,1 @@
+"""What researchers train on here: real digits and Shakespeare from files, images from a seed."""
