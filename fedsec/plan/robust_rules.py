@@ -35,12 +35,23 @@ def robust_rules(plan: "FederationPlan") -> Iterator[Refusal]:
             "from fedsec.flower import RobustFedAvg",
         )
         return
-    problems = [*_trusting(robust), *_stages(robust), *_options(robust)]
-    yield from problems or _promise(plan, robust)
+    wrong = problems(robust)
+    yield from wrong or _promise(plan, robust)
     yield from _weights(plan, robust)
     yield from _one_sum(plan, robust)
-    if not problems:
+    if not wrong:
         yield from _central(plan, robust)
+
+
+def problems(robust: Robust) -> list[Refusal]:
+    """Returns what is wrong with the section by itself, whatever the number of nodes."""
+    wrong = [*_trusting(robust), *_stages(robust), *_options(robust)]
+    if not wrong:
+        try:
+            robust.pipeline(0)
+        except ConfigError as error:
+            wrong.append(Refusal("robust.options", str(error)))
+    return wrong
 
 
 def _trusting(robust: Robust) -> Iterator[Refusal]:
@@ -77,11 +88,6 @@ def _options(robust: Robust) -> Iterator[Refusal]:
 def _promise(plan: "FederationPlan", robust: Robust) -> Iterator[Refusal]:
     """It must hold for the fewest answers that make a round."""
     byzantine = robust.count(plan.smallest_cohort)
-    try:
-        robust.pipeline(byzantine)
-    except ConfigError as error:
-        yield Refusal("robust.options", str(error))
-        return
     try:
         robust.check(plan.nodes.quorum, byzantine)
     except ConfigError as error:

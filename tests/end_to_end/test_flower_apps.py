@@ -39,7 +39,7 @@ def apps(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     copies = tmp_path_factory.mktemp("apps")
     return {
         name: Path(shutil.copytree(APPS / name, copies / name))
-        for name in ("everyday", "legacy", "tooling")
+        for name in ("everyday", "legacy", "guarded", "tooling")
     }
 
 
@@ -65,7 +65,7 @@ def simulated(
     ):
         yield {
             name: one_after_the_other.submit(simulate, runtime, apps[name], directory)
-            for name in ("everyday", "legacy")
+            for name in ("everyday", "legacy", "guarded")
         }
 
 
@@ -154,6 +154,20 @@ def test_a_legacy_app(
     federation.wait_for_run(run_id, 60)
     assert_same(json.loads(ours.read_text("utf-8")), simulated["legacy"].result(120))
     assert hashes(apps["legacy"]) == before
+
+
+def test_an_app_with_a_robust_strategy(
+    simulated: dict[str, Future[object]], federation: LoopbackFederation, tmp_path: Path
+) -> None:
+    """One node of three is far off: the median is not, on either runtime."""
+    ours = tmp_path / "ours.json"
+    run_id = federation.submit(plan("guarded", report=str(ours)))
+    federation.wait_for_run(run_id, 60)
+    mine = json.loads(ours.read_text("utf-8"))
+    assert_same(mine, simulated["guarded"].result(120))
+    assert max(map(abs, mine["weights"])) < 1
+    assert mine["count"] == 7  # an integer: it stays as it was sent
+    assert mine["train"]["1"]["robust-suspects"] == 1
 
 
 def test_an_app_that_drives_flowers_own_tooling_is_refused(

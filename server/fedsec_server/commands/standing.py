@@ -109,8 +109,10 @@ class Standing:
         return [("stand out", "; ".join(often[:_NAMED]) + more)]
 
     def _ranked(self) -> list[tuple[str, Node]]:
-        def suspicion(item: tuple[str, Node]) -> tuple[float, str]:
-            return -item[1].suspect / item[1].rounds, self._name(item[0])
+        def suspicion(item: tuple[str, Node]) -> tuple[float, float, str]:
+            name, node = item
+            rank = statistics.median(node.ranks) if node.ranks else 0.0
+            return -node.suspect / node.rounds, -rank, self._name(name)
 
         return sorted(self.nodes.items(), key=suspicion)
 

@@ -1,0 +1,83 @@
+"""Ten real nodes over mutual TLS, three of which lie: the mean is lost, a robust rule is not."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fedsec_sim.loopback import LoopbackFederation
+from tests.end_to_end import pulls
+from tests.end_to_end.test_by_commands import fedsec
+
+pytestmark = pytest.mark.slow
+
+ATTACKS = {7: "sign-flip", 8: "nan", 9: "alie"}
+LIARS = {f"node-{index}" for index in ATTACKS}
+
+PLAN = """
+schema = 1
+name = "three of ten lie"
+[task]
+name = "poisoned:TASK"
+data = "digits"
+[training]
+rounds = {rounds}
+local_epochs = 2
+learning_rate = 0.05
+momentum = 0.9
+[nodes]
+min_available = 10
+quorum = {quorum}
+[round]
+deadline_s = 100
+evaluate_every = 10
+"""
+ROBUST = '[robust]\nrule = "trimmed-mean"\nbyzantine = 3\nbefore = ["nnm"]\n'
+
+
+@pytest.fixture(scope="module")
+def den(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("den")
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory: pytest.TempPathFactory, den: Path) -> Iterator[LoopbackFederation]:
+    def settings(index: int, count: int) -> str:
+        liar = f'attack = "{ATTACKS[index]}"\nden = "{den}"\n' if index in ATTACKS else ""
+        return (
+            'schema = 1\n[limits]\nthreads = 1\n[policy]\nallowed_tasks = ["poisoned:TASK"]\n'
+            '[data.digits]\nconnector = "digits"\nsplit = "dirichlet"\nalpha = 5.0\nseed = 1\n'
+            f"partition = {index}\npartitions = {count}\n{liar}"
+        )
+
+    directory = tmp_path_factory.mktemp("byzantine") / "federation"
+    with LoopbackFederation(directory, environment=pulls.ENVIRONMENT) as made:
+        made.add_nodes(10, settings)
+        yield made
+
+
+def train(federation: LoopbackFederation, plan: str) -> tuple[int, list[dict]]:
+    run_id = federation.submit(plan)
+    federation.wait_for_run(run_id, 150)
+    return run_id, [each for each in federation.events(run_id, "round") if "accuracy" in each]
+
+
+@pytest.mark.timeout(360)
+def test_three_liars_of_ten_spoil_the_mean_and_not_the_robust_rule(
+    federation: LoopbackFederation, den: Path
+) -> None:
+    (den / "attack").write_text("11")
+    run_id, (undisturbed, collapsed) = train(federation, PLAN.format(rounds=15, quorum=9))
+    assert undisturbed["accuracy"] >= 0.90
+    assert collapsed["accuracy"] < 0.5
+
+    for file in den.glob("*.npy"):
+        file.unlink()
+    (den / "attack").write_text("1")
+    run_id, (withstood,) = train(federation, PLAN.format(rounds=10, quorum=9) + ROBUST)
+    assert withstood["accuracy"] >= undisturbed["accuracy"] - 0.02
+
+    command = ("run", "watch", str(run_id), "--dir", federation.layout.directory)
+    (named,) = [line for line in fedsec(*command).splitlines() if line.startswith("stand out")]
+    assert {word for word in re.split(r"[ ;]+", named) if word.startswith("node-")} == LIARS
