@@ -28,6 +28,10 @@ Integers: TypeAlias = NDArray[np.int64]
 Doubles: TypeAlias = NDArray[np.float64]
 
 MIN_BITS, MAX_BITS = 8, 32
+
+_BLOCK = 1 << 16  # entries that are coded at a time, so that all of it stays in the cache
+_INTEGERS = 1.5 * 2**52
+"""Added to a double it rounds to the nearest integer, whose low bits are then the double's own."""
 _TRIES = (
     400  # each fails with a probability of at most BETA; as many failures have probability < 1e-86
 )
@@ -114,10 +118,24 @@ class FixedPoint:
 
     def encode(self, vector: Vector, source: Keystream) -> Words:
         """See `Encoding`. The mean rounding error is 0, the largest one grid step."""
-        scaled = _checked(vector, self.size)
-        np.clip(scaled, -self.clip, self.clip, out=scaled)
-        scaled *= self.scale
-        return wrap(_round(scaled, source), self.bits)
+        _check_vector(vector, self.size)
+        kind = np.dtype(word_type(self.bits))
+        words = np.empty(self.size, kind)
+        scaled, chance = np.empty(_BLOCK), np.empty(_BLOCK)
+        for start in range(0, self.size, _BLOCK):
+            part = vector[start : start + _BLOCK]
+            steps, drawn = scaled[: part.size], chance[: part.size]
+            steps[:] = part
+            np.clip(steps, -self.clip, self.clip, out=steps)
+            steps *= self.scale
+            signed = source.words(part.size, np.uint32).view(np.int32)
+            np.multiply(signed, 2.0**-32, out=drawn)  # uniform in [-1/2, 1/2)
+            steps += drawn
+            steps += _INTEGERS
+            words[start : start + part.size] = steps.view(kind)[:: 8 // kind.itemsize]
+        if self.bits != 8 * kind.itemsize:
+            words &= kind.type((1 << self.bits) - 1)
+        return words
 
     def decode(self, total: Words) -> Doubles:
         """See `Encoding`."""
@@ -242,11 +260,15 @@ def _round(values: Doubles, source: Keystream) -> Integers:
 
 def _checked(vector: Vector, size: int) -> Doubles:
     """Returns a copy in float64."""
+    _check_vector(vector, size)
+    return vector.astype(np.float64)
+
+
+def _check_vector(vector: Vector, size: int) -> None:
     if vector.shape != (size,):
         raise ConfigError(f"the vector has shape {vector.shape}, want ({size},)")
     if not is_finite(vector):
         raise ConfigError("the vector has entries that are NaN or infinite")
-    return vector.astype(np.float64)
 
 
 def _sized(total: Words, length: int, bits: int) -> Words:

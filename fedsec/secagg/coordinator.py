@@ -163,7 +163,7 @@ def _check_shares(state: Sharing, node: int, shares: Shares) -> None:
     peer, members = str(node), state.members
     if shares.node != node:
         raise ProtocolError(peer, "wrong-node", f"its shares are those of node {shares.node}")
-    if tuple(entry.peer for entry in shares.entries) != members.neighbours[node]:
+    if tuple(entry.peer for entry in shares.entries) != members.neighbours(node):
         raise ProtocolError(peer, "bad-share", "its shares are not for exactly its neighbours")
     shares.check(members.offers[node].signing_key, members.transcript)
 
@@ -177,7 +177,7 @@ def _add(state: Masking, node: int, upload: Upload) -> Masking:
             f"its masked vector is {words.dtype} {words.shape}, want {state.total.dtype} "
             f"{state.total.shape}",
         )
-    if not set(state.members.neighbours[node]) >= set(upload.complaints):
+    if not set(state.members.neighbours(node)) >= set(upload.complaints):
         raise ProtocolError(peer, "malformed", "it complains of nodes that are no neighbours")
     np.add(state.total, words, out=state.total)
     return replace(state, complaints={**state.complaints, node: upload.complaints})
@@ -185,7 +185,7 @@ def _add(state: Masking, node: int, upload: Upload) -> Masking:
 
 def _check_revealed(state: Unmasking, node: int, revealed: tuple[Revealed, ...]) -> None:
     members, alive = state.masking.members, set(state.survivors)
-    owners = state.masking.shares.keys() & set(members.neighbours[node])
+    owners = state.masking.shares.keys() & set(members.neighbours(node))
     if members.parameters.complete:
         owners |= {node}
     for each in revealed:

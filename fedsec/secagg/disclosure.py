@@ -31,7 +31,7 @@ def check(node: int, members: Members, peers: Collection[int], survivors: Sequen
     alive = set(survivors)
     if node not in alive:
         raise bad_survivors("this node's own vector, which it sent, is not among them")
-    around = alive & set(members.neighbours[node])
+    around = alive & set(members.neighbours(node))
     if not around <= set(peers):
         raise bad_survivors("a neighbour among them shared nothing with this node")
     live = len(around) + members.parameters.complete

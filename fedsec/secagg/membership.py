@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fedsec.errors import ConfigError, ProtocolError
-from fedsec.secagg.graph import neighbours
+from fedsec.secagg.graph import ring
 from fedsec.secagg.messages import Offer, Roster
 from fedsec.secagg.parameters import MOST_NODES, Assumptions, Parameters, choose
 from fedsec.secagg.session import Session, commit_nonce, graph_seed, make_transcript
@@ -64,14 +64,16 @@ class Members:
         parameters: For so many.
         least: Fewest survivors.
         transcript: Binds everything to this session, 32 bytes.
-        neighbours: By node id: the neighbours' ids, rising.
+        indices: By node id: where its shares are evaluated, its place on the roster, from 1.
+        order: The ring: all ids in its order; empty in a complete graph.
     """
 
     offers: Mapping[int, Offer]
     parameters: Parameters
     least: int
     transcript: bytes
-    neighbours: Mapping[int, tuple[int, ...]]
+    indices: Mapping[int, int]
+    order: tuple[int, ...]
 
     @classmethod
     def of(cls, setting: Setting, roster: Roster) -> "Members":
@@ -89,26 +91,29 @@ class Members:
             threshold=parameters.threshold,
         )
         ids = [offer.node for offer in roster.offers]
-        places = neighbours(parameters, graph_seed(transcript))
+        drawn = () if parameters.complete else ring(len(ids), graph_seed(transcript))
         return cls(
             offers={offer.node: offer for offer in roster.offers},
             parameters=parameters,
             least=setting.least(parameters),
             transcript=transcript,
-            neighbours={
-                node: tuple(ids[place] for place in around)
-                for node, around in zip(ids, places, strict=True)
-            },
+            indices={node: place for place, node in enumerate(ids, 1)},
+            order=tuple(ids[position] for position in drawn),
         )
+
+    def neighbours(self, node: int) -> tuple[int, ...]:
+        """Returns a node's neighbours, rising."""
+        if self.parameters.complete:
+            return tuple(other for other in self.offers if other != node)
+        place, side = self.order.index(node), self.parameters.neighbours // 2
+        count = len(self.order)
+        around = (self.order[(place + step) % count] for step in range(-side, side + 1) if step)
+        return tuple(sorted(around))
 
     def holders(self, node: int) -> tuple[int, ...]:
         """Returns who holds shares of a node's secrets: in a complete graph itself as well."""
-        around = self.neighbours[node]
+        around = self.neighbours(node)
         return tuple(sorted((*around, node))) if self.parameters.complete else around
-
-    def indices(self) -> dict[int, int]:
-        """Returns where everyone's shares are evaluated: its place on the roster, from 1."""
-        return {node: place for place, node in enumerate(self.offers, 1)}
 
     def check_survivors(self, nodes: Sequence[int]) -> None:
         """Returns when a sum over `nodes` may be opened.

@@ -252,14 +252,14 @@ def _share(node: Node, state: Offered | Revealing, roster: Roster) -> tuple[Stat
     setting, secrets = state.setting, state.secrets
     members = Members.of(setting, roster)
     node.minima.check(members.parameters)
-    holders, index = members.holders(node.id), members.indices()
+    holders, index = members.holders(node.id), members.indices
     where = [index[holder] for holder in holders]
     threshold = members.parameters.threshold
     of_seed = dict(zip(holders, split(secrets.seed, threshold, where, node.entropy), strict=True))
     of_key = dict(zip(holders, split(secrets.mask, threshold, where, node.entropy), strict=True))
     private = private_key(secrets.seal)
     entries = []
-    for holder in members.neighbours[node.id]:
+    for holder in members.neighbours(node.id):
         shares = (of_seed[holder], of_key[holder])
         secret = agree(private, members.offers[holder].seal_key, str(holder))
         key = seal_key(secret, members.transcript, node.id, holder)
@@ -284,7 +284,7 @@ def _mask(node: Node, state: Shared, event: Deliver) -> tuple[State, Effect]:
             f"{session.word_bits} bits ({session.words},)"
         )
     peers = [entry.peer for entry in event.delivery.entries]
-    if not set(members.neighbours[node.id]) >= set(peers):
+    if not set(members.neighbours(node.id)) >= set(peers):
         raise ProtocolError(
             COORDINATOR, "not-a-neighbour", "shares of a node that is not in the neighbourhood"
         )
@@ -320,7 +320,7 @@ def _open(
 ) -> tuple[dict[int, tuple[int, int]], list[int]]:
     """Returns the good shares by owner, and the owners of bad ones."""
     members = state.members
-    private, index = private_key(state.secrets.seal), members.indices()[node.id]
+    private, index = private_key(state.secrets.seal), members.indices[node.id]
     held, complaints = {}, []
     for entry in entries:
         owner = entry.peer

@@ -107,7 +107,7 @@ def _recover(evidence: Evidence) -> tuple[dict[int, int], dict[int, int], dict[i
         return key < 1 << 255 and public_of(key) == offers[owner].mask_key
 
     alive, blamed = set(evidence.survivors), dict[int, str]()
-    index = evidence.members.indices()
+    index = evidence.members.indices
     seeds, keys = {}, {}
     for owner, given in by_owner.items():
         search = _Search(evidence, index, owner, given, blamed)
@@ -191,7 +191,7 @@ def _streams(
     added: list[Stream] = []
     for gone, key in keys.items():
         private = private_key(key)
-        for node in members.neighbours[gone]:
+        for node in members.neighbours(gone):
             if node not in alive:
                 continue
             secret = agree(private, members.offers[node].mask_key, str(node))

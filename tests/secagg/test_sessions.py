@@ -1,6 +1,7 @@
 """Whole sessions: the sum is exact over whoever is left, at every loss, in both modes."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +10,11 @@ from hypothesis import strategies as st
 
 from fedsec.secagg import messages, node
 from fedsec.secagg.coordinator import Opened
+from fedsec.secagg.graph import neighbours
+from fedsec.secagg.membership import Members
 from fedsec.secagg.recovery import Lost
-from tests.secagg.rig import STAGES, Rig, make_setting, silent
+from fedsec.secagg.session import graph_seed
+from tests.secagg.rig import STAGES, Rig, make_setting, signer, silent
 
 IDS = (3, 5, 8, 13, 21, 34, 55, 89, 144, 2**63)
 MODES = [False, True]
@@ -119,3 +123,13 @@ def test_every_word_of_an_upload_is_masked() -> None:
         upload = rig.answers["vector"][i]
         assert isinstance(upload, node.Upload)
         assert np.count_nonzero(upload.words == rig.vectors[i]) <= 2
+
+
+def test_a_node_draws_its_neighbourhood_as_the_specification_of_the_graph_does() -> None:
+    rig = Rig(make_setting(), tuple(range(100, 170)))
+    state, _ = node.begin(node.Node(100, signer(100), bytes), rig.setting)
+    offers = tuple(replace(state.offer, node=i) for i in rig.ids)
+    members = Members.of(rig.setting, messages.Roster(offers))
+    positions = neighbours(members.parameters, graph_seed(members.transcript))
+    for place, i in enumerate(rig.ids):
+        assert members.neighbours(i) == tuple(rig.ids[other] for other in positions[place])
