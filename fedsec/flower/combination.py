@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+
 from fedsec.flower.collection import Attempt, Collected
 from fedsec.flower.records import NodeRecord
 from fedsec.flower.reporting import Json
@@ -65,3 +67,23 @@ class Weighted:
         del attempt
         shares = collected.weights / collected.weights.sum()
         return Combined(self.rule(collected.rows, shares), memory)
+
+
+@dataclass(frozen=True, slots=True)
+class OverPopulation:
+    """The sum of all updates over a public number, whoever answered.
+
+    For sums that are noised before they get here: what they are divided by must not tell more.
+
+    Args:
+        nodes: How many can take part, as the plan says, >= 1.
+    """
+
+    nodes: int
+
+    def __call__(self, attempt: Attempt, collected: Collected, memory: Arrays) -> Combined:
+        """See `Combination`."""
+        del attempt
+        shares = np.array([len(group) for group in collected.groups]) / self.nodes
+        vector: Vector = shares.astype(np.float32) @ collected.rows
+        return Combined(vector, memory)

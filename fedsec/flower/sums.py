@@ -10,18 +10,25 @@ overflow, whatever the nodes' weights are. Weight and figures stand outside any 
 A node can claim any weight up to W; a secure sum hides which one. It cannot claim more.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from fedsec.encoding import Encoding, FixedPoint, Words, word_type
+from fedsec.encoding import Encoding, FixedPoint, Rotated, Words, padded, word_type
 from fedsec.errors import ConfigError
 from fedsec.flower.messages import Heading, Metrics
 from fedsec.plan import FederationPlan
+from fedsec.plan.privacy import honest, population
 from fedsec.plan.secure_aggregation import coded_bits, max_weight, update_clip, word_bits
+from fedsec.privacy.distributed import set_up
 from fedsec.privacy.keystream import Keystream
+from fedsec.privacy.skellam import Skellam
 from fedsec.vectors import Vector, norm
+
+ROTATION = b"fedsec-v1/rotation\0"
+"""Label of the public seed of a turn's rotation."""
 
 
 @dataclass(frozen=True)
@@ -144,17 +151,44 @@ def sum_form(plan: FederationPlan, size: int, heading: Heading) -> SumForm:
     section = plan.secure_aggregation
     if section is None:
         raise ConfigError("the plan has no [secure_aggregation]")
-    if coded_bits(plan) is not None:
-        raise ConfigError("sums under distributed privacy have a form of their own")
-    del heading  # a plain grid is the same in every turn
-    clip, bits = update_clip(plan), word_bits(plan)
+    clip, coded = update_clip(plan), coded_bits(plan)
     return SumForm(
-        encoding=FixedPoint(size, clip, section.max_nodes, bits),
+        encoding=FixedPoint(size, clip, section.max_nodes, word_bits(plan))
+        if coded is None
+        else noised(plan, size, heading, coded),
         clip=clip,
         members=section.max_nodes,
         max_weight=max_weight(plan),
         figures={name: (low, high) for name, (low, high) in section.metrics.items()},
     )
+
+
+def noised(plan: FederationPlan, size: int, heading: Heading, bits: int) -> Rotated:
+    """Returns the encoding of distributed privacy, with the node's share of the noise.
+
+    Grid and noise follow from the plan and d alone; the rotation is a new one in every turn.
+
+    Args:
+        plan: With ``privacy.model = "distributed"``.
+        size: d, entries of an update.
+        heading: The turn.
+        bits: Of the integers that are added.
+
+    Raises:
+        ConfigError: The words are too short for the noise of so many nodes.
+    """
+    clip, multiplier = update_clip(plan), plan.privacy.noise_multiplier if plan.privacy else 0.0
+    found = set_up(
+        length=padded(size),
+        clip=clip,
+        nodes=population(plan),
+        honest=honest(plan),
+        noise_multiplier=multiplier,
+        bits=bits,
+    )
+    turn = f"{heading.plan} {heading.round} {heading.attempt}".encode()
+    seed = hashlib.sha256(ROTATION + turn).digest()
+    return Rotated(size, clip, found.scale, bits, seed, Skellam(found.share))
 
 
 def _figure(metrics: Metrics, name: str) -> float:
