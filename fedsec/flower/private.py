@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from fedsec.errors import ConfigError
 from fedsec.flower.collection import Attempt, Collected
 from fedsec.flower.combination import Combined
+from fedsec.flower.publishing import Publish
 from fedsec.flower.records import NodeRecord
 from fedsec.flower.reporting import Json
 from fedsec.flower.robust import CENTRE, RobustCombination
@@ -34,8 +35,6 @@ from fedsec.robust import CenteredClipping, Pipeline
 from fedsec.vectors import Arrays, Vector, norm
 
 Doubles: TypeAlias = NDArray[np.float64]
-Publish: TypeAlias = Callable[[int, int, Callable[[], Vector]], Vector]
-"""From round, attempt and what makes a noised vector to the vector, stored and paid for."""
 
 CLIP = "clip"
 """Name in the memory: the clip of the next round, where it adapts."""
@@ -63,14 +62,14 @@ class Central:
     ) -> None:
         if plan.privacy is None or plan.privacy.model != "central":
             raise ConfigError('the plan has no privacy.model = "central"')
+        self._plan = plan
         self._privacy: Privacy = plan.privacy
         self._nodes = population(plan)
         self._expected = expected(plan)
         self._adaptive = adaptive(plan)
         self._publish = publish
         self._source = source
-        plain = plan.robust is None or (plan.robust.rule == "mean" and not plan.robust.before)
-        self._robust = None if plain else plan.robust
+        self._robust = rule_of(plan)
         self._moves = self._robust is not None and self._robust.rule == "centered-clipping"
         self._chance = chance
 
@@ -93,22 +92,9 @@ class Central:
             kept[CENTRE] = released
         return Combined(released, kept, self._figures(clip, released.size), tuple(records))
 
-    def sensitivity(self, clip: float) -> float:
-        """Returns the worst-case L2 change of the aggregate when one node's update becomes zero."""
-        if self._robust is None:
-            return clip / self._expected
-        pipeline = self._robust.pipeline(self._robust.count(self._nodes))
-        found = pipeline.sensitivity(clip, self._nodes, "zero-out")
-        if found is None:
-            raise ConfigError(f"no useful bound is known for the sensitivity of {pipeline!r}")
-        return found * (1 + _rounding(pipeline, clip, self._nodes))
-
     def mechanism(self, clip: float) -> GaussianMechanism:
         """Returns the noise on the aggregate at this clip."""
-        multiplier = self._privacy.noise_multiplier
-        if self._adaptive is not None:
-            multiplier = self._adaptive.left(multiplier)
-        return GaussianMechanism(self.sensitivity(clip), multiplier)
+        return central_mechanism(self._plan, clip)
 
     def _noised(self, aggregate: Doubles, collected: Collected, clip: float) -> Vector:
         noised = self.mechanism(clip).release(aggregate, self._source)
@@ -160,6 +146,47 @@ class Central:
 
     def _figures(self, clip: float, size: int) -> dict[str, Json]:
         return {"clip": clip, "noise_std": self.mechanism(clip).std(size)}
+
+
+def rule_of(plan: FederationPlan) -> Robust | None:
+    """Returns the plan's robust rule; None for the plain mean."""
+    robust = plan.robust
+    plain = robust is None or (robust.rule == "mean" and not robust.before)
+    return None if plain else robust
+
+
+def central_mechanism(plan: FederationPlan, clip: float) -> GaussianMechanism:
+    """Returns the noise that central privacy adds to the aggregate.
+
+    Args:
+        plan: With ``privacy.model = "central"``.
+        clip: Largest L2 norm of an update.
+
+    Raises:
+        ConfigError: The plan asks for something else, or for a rule of unknown sensitivity.
+    """
+    if plan.privacy is None or plan.privacy.model != "central":
+        raise ConfigError('the plan has no privacy.model = "central"')
+    multiplier, adapt = plan.privacy.noise_multiplier, adaptive(plan)
+    if adapt is not None:
+        multiplier = adapt.left(multiplier)
+    return GaussianMechanism(central_sensitivity(plan, clip), multiplier)
+
+
+def central_sensitivity(plan: FederationPlan, clip: float) -> float:
+    """Returns the worst-case L2 change of the aggregate when one node's update becomes zero.
+
+    Raises:
+        ConfigError: No useful bound is known for the plan's rule.
+    """
+    robust, n = rule_of(plan), population(plan)
+    if robust is None:
+        return clip / expected(plan)
+    pipeline = robust.pipeline(robust.count(n))
+    found = pipeline.sensitivity(clip, n, "zero-out")
+    if found is None:
+        raise ConfigError(f"no useful bound is known for the sensitivity of {pipeline!r}")
+    return found * (1 + _rounding(pipeline, clip, n))
 
 
 def _rounding(pipeline: Pipeline, clip: float, n: int) -> float:

@@ -22,7 +22,7 @@ from fedsec.flower.messages import Heading, Metrics
 from fedsec.plan import FederationPlan
 from fedsec.plan.privacy import honest, population
 from fedsec.plan.secure_aggregation import coded_bits, max_weight, update_clip, word_bits
-from fedsec.privacy.distributed import set_up
+from fedsec.privacy.distributed import NoisySum, set_up
 from fedsec.privacy.keystream import Keystream
 from fedsec.privacy.skellam import Skellam
 from fedsec.vectors import Vector, norm
@@ -151,11 +151,14 @@ def sum_form(plan: FederationPlan, size: int, heading: Heading) -> SumForm:
     section = plan.secure_aggregation
     if section is None:
         raise ConfigError("the plan has no [secure_aggregation]")
-    clip, coded = update_clip(plan), coded_bits(plan)
+    clip = update_clip(plan)
+    encoding: Encoding
+    if coded_bits(plan) is None:
+        encoding = FixedPoint(size, clip, section.max_nodes, word_bits(plan))
+    else:
+        encoding = noised(plan, size, heading)
     return SumForm(
-        encoding=FixedPoint(size, clip, section.max_nodes, word_bits(plan))
-        if coded is None
-        else noised(plan, size, heading, coded),
+        encoding=encoding,
         clip=clip,
         members=section.max_nodes,
         max_weight=max_weight(plan),
@@ -163,7 +166,7 @@ def sum_form(plan: FederationPlan, size: int, heading: Heading) -> SumForm:
     )
 
 
-def noised(plan: FederationPlan, size: int, heading: Heading, bits: int) -> Rotated:
+def noised(plan: FederationPlan, size: int, heading: Heading) -> Rotated:
     """Returns the encoding of distributed privacy, with the node's share of the noise.
 
     Grid and noise follow from the plan and d alone; the rotation is a new one in every turn.
@@ -172,23 +175,33 @@ def noised(plan: FederationPlan, size: int, heading: Heading, bits: int) -> Rota
         plan: With ``privacy.model = "distributed"``.
         size: d, entries of an update.
         heading: The turn.
-        bits: Of the integers that are added.
 
     Raises:
-        ConfigError: The words are too short for the noise of so many nodes.
+        ConfigError: The plan has no such privacy, or its words are too short.
     """
-    clip, multiplier = update_clip(plan), plan.privacy.noise_multiplier if plan.privacy else 0.0
-    found = set_up(
-        length=padded(size),
-        clip=clip,
-        nodes=population(plan),
-        honest=honest(plan),
-        noise_multiplier=multiplier,
-        bits=bits,
-    )
+    found = noisy_sum(plan, size)
     turn = f"{heading.plan} {heading.round} {heading.attempt}".encode()
     seed = hashlib.sha256(ROTATION + turn).digest()
-    return Rotated(size, clip, found.scale, bits, seed, Skellam(found.share))
+    return Rotated(size, update_clip(plan), found.scale, found.bits, seed, Skellam(found.share))
+
+
+def noisy_sum(plan: FederationPlan, size: int) -> NoisySum:
+    """Returns grid, words and noise shares of distributed privacy, for updates of `size` entries.
+
+    Raises:
+        ConfigError: The plan has no such privacy, or its words are too short.
+    """
+    bits, privacy = coded_bits(plan), plan.privacy
+    if bits is None or privacy is None:
+        raise ConfigError('the plan has no privacy.model = "distributed"')
+    return set_up(
+        length=padded(size),
+        clip=update_clip(plan),
+        nodes=population(plan),
+        honest=honest(plan),
+        noise_multiplier=privacy.noise_multiplier,
+        bits=bits,
+    )
 
 
 def _figure(metrics: Metrics, name: str) -> float:

@@ -84,7 +84,7 @@ def test_the_noise_is_the_multiplier_times_the_sensitivity(rule: str) -> None:
     of = central(plan(robust=RULES[rule], z=1.5))
     rows = np.zeros((N, size), np.float32)
     noise = combine(of, rows).vector.astype(np.float64)
-    wanted = 1.5 * of.sensitivity(0.5)
+    wanted = 1.5 * of.mechanism(0.5).sensitivity
     statistic = float((noise**2).sum()) / wanted**2
     assert scipy.stats.chi2.sf(statistic / 1.002, size) > 1e-5
     assert scipy.stats.chi2.cdf(statistic, size) > 1e-5
@@ -108,7 +108,7 @@ def test_neighbours_are_no_farther_apart_than_the_sensitivity(rule: str) -> None
         of = plan(robust=RULES[rule])
         pair = [combine(central(of), x).vector.astype(np.float64) for x in (rows, other)]
         farthest = max(farthest, float(np.linalg.norm(pair[0] - pair[1])))
-    bound = central(of).sensitivity(0.5)
+    bound = central(of).mechanism(0.5).sensitivity
     assert farthest <= bound * 1.003 + 1e-7  # float32 results, on a grid
     assert farthest > 0.3 * bound
 

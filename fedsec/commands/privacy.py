@@ -1,0 +1,173 @@
+"""`fedsec privacy spend` and `fedsec privacy calibrate`."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedsec.commands.plans import read_plan
+from fedsec.commands.spending import (
+    Noise,
+    Spending,
+    calibrated,
+    nodes_sentence,
+    noise_of,
+    spending_of,
+)
+from fedsec.console import Json, emit_json, safe, say, show, table, warn
+from fedsec.errors import ConfigError
+from fedsec.plan import FederationPlan, Privacy
+from fedsec.privacy.accounting import ACCOUNTANT, method
+from fedsec.privacy.ledger import Observer
+from fedsec.tasks.arrays import get_arrays
+from fedsec.tasks.table import load_task
+from fedsec.vectors import Layout
+
+File = Annotated[Path, typer.Argument(help="The plan, as TOML, with a table [privacy].")]
+Size = Annotated[
+    int | None,
+    typer.Option(help="Entries of the model, where the plan's task is not installed here."),
+]
+OBSERVERS: Mapping[Observer, str] = {
+    "coordinator": "the coordinator and everybody else",
+    "nodes": "other nodes and everybody but the coordinator",
+    "model-holders": "those who hold the released models and do not know who took part",
+}
+PLOT_WIDTH, PLOT_HEIGHT = 72, 14
+TOO_DEAR = 1
+
+
+def fill(group: typer.Typer) -> None:
+    """Adds the commands to the group `privacy`."""
+    group.command("spend")(spend)
+    group.command("calibrate")(calibrate)
+
+
+def spend(file: File, *, size: Size = None, as_json: Json = False) -> None:
+    """Print what a plan's privacy costs, round by round, and how much noise it takes.
+
+    Exit code 1: it costs more than the plan's own privacy.epsilon.
+    """
+    plan = read_plan(file)
+    privacy = _privacy(plan)
+    spending = spending_of(plan)
+    _report(plan, privacy, spending, noise_of(plan, _size(plan, size)), as_json=as_json)
+    if spending.epsilon > privacy.epsilon:
+        warn(
+            f"This is more than privacy.epsilon = {privacy.epsilon:g}: the plan will not be run. "
+            f"`fedsec privacy calibrate {file}` finds the noise that it needs."
+        )
+        raise typer.Exit(TOO_DEAR)
+
+
+def calibrate(
+    file: File,
+    *,
+    epsilon: Annotated[
+        float | None, typer.Option(help="The most that the plan may cost; else privacy.epsilon.")
+    ] = None,
+    size: Size = None,
+    as_json: Json = False,
+) -> None:
+    """Find the least noise that keeps a plan within its budget; its own multiplier is ignored."""
+    plan = read_plan(file)
+    allowed = _privacy(plan).epsilon if epsilon is None else epsilon
+    found = calibrated(plan, allowed)
+    privacy = _privacy(found)
+    if not as_json:
+        say(f"noise_multiplier = {privacy.noise_multiplier:g}")
+        say("")
+    spending = spending_of(found)
+    _report(found, privacy, spending, noise_of(found, _size(plan, size)), as_json=as_json)
+
+
+def _report(
+    plan: FederationPlan, privacy: Privacy, spending: Spending, noise: Noise, *, as_json: bool
+) -> None:
+    if as_json:
+        emit_json(_as_json(privacy, spending, noise))
+        return
+    for subject, sentence in _sentences(plan, privacy, spending, noise):
+        say(f"{subject:<14} {safe(sentence)}")
+    say("")
+    what = "attempt" if spending.terms.per_attempt else "round"
+    rows = [(n, f"{epsilon:.4g}") for n, epsilon in spending.epsilons.items()]
+    show(table([f">{what}s", f">epsilon at delta {privacy.delta:g}"], rows))
+    say("")
+    typer.echo(_plot(spending, privacy, what))
+
+
+def _sentences(
+    plan: FederationPlan, privacy: Privacy, spending: Spending, noise: Noise
+) -> list[tuple[str, str]]:
+    of = spending.terms
+    longer = f"{noise.to_signal(privacy.clip):.3g} times as long as the longest mean"
+    at = ", ".join(f"{epsilon:.4g} at {delta:g}" for delta, epsilon in spending.at.items())
+    rows = [
+        ("epsilon", f"{at} (delta); privacy.epsilon allows {privacy.epsilon:g}"),
+        ("hides", f"a {of.guarantee.unit}; adjacency: {of.guarantee.adjacency}"),
+        ("from", OBSERVERS[of.guarantee.observer]),
+        ("rests on", of.guarantee.trust),
+        ("nodes", nodes_sentence(plan)),
+        ("clip", f"{privacy.clip:g}, sensitivity {noise.sensitivity:.4g}"),
+        ("noise", f"multiplier {privacy.noise_multiplier:g}, std {noise.added:.4g} per entry"),
+        ("added by", noise.where),
+        ("on the mean", f"std {noise.std:.4g} per entry of {noise.size}: {longer}"),
+        ("accountant", f"{method([of.price])}, {ACCOUNTANT}"),
+    ]
+    if spending.unsampled is not None:
+        rows.append(
+            ("amplification", f"if all took part, epsilon would be {spending.unsampled:.4g}")
+        )
+    return rows
+
+
+def _as_json(privacy: Privacy, spending: Spending, noise: Noise) -> dict[str, object]:
+    return {
+        "noise_multiplier": privacy.noise_multiplier,
+        "epsilon": spending.epsilon,
+        "delta": privacy.delta,
+        "epsilon_at": {str(delta): epsilon for delta, epsilon in spending.at.items()},
+        "epsilon_after": {str(n): epsilon for n, epsilon in spending.epsilons.items()},
+        "epsilon_without_sampling": spending.unsampled,
+        "guarantee": asdict(spending.terms.guarantee),
+        "releases": spending.terms.releases,
+        "noise": {**asdict(noise), "to_signal": noise.to_signal(privacy.clip)},
+        "accountant": f"{method([spending.terms.price])}, {ACCOUNTANT}",
+    }
+
+
+def _plot(spending: Spending, privacy: Privacy, what: str) -> str:
+    import plotext  # noqa: PLC0415 - only where a person looks
+
+    figure = plotext.figure
+    figure.clear()
+    figure.plot_size(PLOT_WIDTH, PLOT_HEIGHT)
+    figure.title(f"epsilon at delta {privacy.delta:g}, by {what}")
+    rounds, epsilons = [0, *spending.epsilons], [0.0, *spending.epsilons.values()]
+    signal = figure.signal(rounds, epsilons, marker="*")
+    signal.lines()
+    figure.draw(signal)
+    return str(plotext.uncolorize(str(figure.build())))
+
+
+def _size(plan: FederationPlan, given: int | None) -> int:
+    """Returns d: as told, or of the task's model, which is made for it."""
+    if given is not None:
+        if given < 1:
+            raise ConfigError(f"--size must be >= 1, got {given}")
+        return given
+    task, training = plan.learning
+    try:
+        model = load_task(task.name, plan.data).make_model(task.options, training.seed)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; --size tells how many entries the model has") from error
+    return Layout.of(get_arrays(model)).size
+
+
+def _privacy(plan: FederationPlan) -> Privacy:
+    if plan.privacy is None:
+        raise ConfigError("the plan has no table [privacy]: it promises nothing and costs nothing")
+    return plan.privacy

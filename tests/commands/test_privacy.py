@@ -1,0 +1,117 @@
+"""`fedsec privacy spend` and `calibrate`, through the command line's own door."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fedsec.cli import run as fedsec
+from fedsec.plan import FederationPlan
+from fedsec.plan.terms import terms
+from fedsec.privacy.accounting import spent
+
+PLAN = """
+schema = 1
+name = "a private plan"
+[task]
+name = "digits"
+options = { model = "mlp" }
+[training]
+rounds = 20
+[round]
+attempts = 2
+[nodes]
+min_available = 10
+[privacy]
+epsilon = 20.0
+delta = 1e-5
+noise_multiplier = 2.0
+clip = 0.5
+"""
+SUM = '[secure_aggregation]\nmode = "semi-honest"\nmax_nodes = 10\n'
+
+
+def written(tmp_path: Path, more: str, tables: str = "", text: str = PLAN) -> Path:
+    path = tmp_path / "private.plan.toml"
+    path.write_text(text + more + tables, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("model", "tables", "who"),
+    [
+        ("central", "", "other nodes and everybody but the coordinator"),
+        ("local", "", "the coordinator and everybody else"),
+        ("distributed", SUM, "at least 10 honest nodes"),
+    ],
+)
+def test_spending_is_told_in_full(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], model: str, tables: str, who: str
+) -> None:
+    path = written(tmp_path, f'model = "{model}"\n', tables)
+    code = fedsec(["privacy", "spend", str(path)])
+    told = capsys.readouterr()
+    plan = FederationPlan.parse(path.read_text())
+    epsilon = spent([terms(plan).whole], 1e-5)
+    assert code == (1 if epsilon > 20 else 0)
+    assert ("more than privacy.epsilon = 20" in told.err) == (epsilon > 20)
+    assert f"{epsilon:.4g}" in told.out
+    assert who in told.out
+    assert "times as long as the longest mean" in told.out
+    assert "by attempt" in told.out if model == "distributed" else "by round" in told.out
+
+
+def test_figures_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(tmp_path, 'model = "central"\n')
+    assert fedsec(["privacy", "spend", str(path), "--json", "--size", "400"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["epsilon"] == pytest.approx(spent([terms(FederationPlan.parse(path.read_text())).whole], 1e-5))  # fmt: skip
+    assert told["noise"]["sensitivity"] == pytest.approx(0.05)
+    assert told["noise"]["std"] == pytest.approx(0.1, rel=2e-3)
+    assert told["noise"]["to_signal"] == pytest.approx(0.1 * 20 / 0.5, rel=2e-3)
+    assert list(told["epsilon_after"])[-1] == "20"
+    assert told["epsilon_without_sampling"] is None
+
+
+@pytest.mark.slow
+def test_what_amplification_saves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(tmp_path, 'model = "central"\nsampling = 0.2\n')
+    assert fedsec(["privacy", "spend", str(path), "--json", "--size", "400"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["epsilon_without_sampling"] > 3 * told["epsilon"]
+    assert told["accountant"].startswith("privacy loss distribution")
+
+
+def test_calibration_finds_the_least_noise(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path, 'model = "central"\n')
+    assert fedsec(["privacy", "calibrate", str(path), "--epsilon", "3", "--size", "400"]) == 0
+    line = capsys.readouterr().out.splitlines()[0]
+    key, _, value = line.partition(" = ")
+    assert key == "noise_multiplier"
+    found = float(value)
+    text = PLAN.replace("noise_multiplier = 2.0", line)
+    prices = [terms(FederationPlan.parse(text + 'model = "central"\n')).whole]
+    assert spent(prices, 1e-5) <= 3
+    assert found == pytest.approx(6.7, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        (PLAN[: PLAN.index("[privacy]")], [], "no table [privacy]"),
+        (PLAN + 'model = "example"\n', [], "how many examples a node has"),
+        (PLAN + 'model = "central"\n', ["--size", "0"], "--size must be >= 1, got 0"),
+    ],
+)
+def test_what_cannot_be_told_says_why(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    text: str,
+    options: list[str],
+    message: str,
+) -> None:
+    path = written(tmp_path, "", text=text)
+    assert fedsec(["privacy", "spend", str(path), *options]) == 2
+    assert message in capsys.readouterr().err
