@@ -21,6 +21,7 @@ from fedsec.robust.faults import (
 )
 
 
+@dataclass(frozen=True)
 class Premix(ABC):
     """n rows in, m rows out, each a linear combination of the rows that came in."""
 

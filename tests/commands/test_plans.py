@@ -25,7 +25,7 @@ def plan_file(tmp_path: Path) -> Path:
 def test_registering_is_light_and_complete() -> None:
     tree = CommandTree()
     register(tree)
-    tree.fill(["plan", "version"])
+    tree.fill(["plan", "robust", "version"])
     assert {command.name for command in tree.group("plan", "").registered_commands} == {
         "check",
         "example",

@@ -15,7 +15,7 @@ def train(message: Message, context: Context) -> Message:
     moved = weights + 0.5 * (data.mean(axis=0) - weights)
     if partition == 2:
         moved = moved - 1000
-    arrays = ArrayRecord([moved.astype(np.float32), count + 1])
+    arrays = ArrayRecord([moved.astype(np.float32), np.asarray(count + 1)])
     metrics = MetricRecord({"num-examples": 50, "loss": float(np.mean((data - weights) ** 2))})
     return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
 
