@@ -16,6 +16,7 @@ import sys
 import traceback
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
@@ -24,6 +25,7 @@ from fedsec import flwr_apps, flwr_compat
 from fedsec.console import safe
 from fedsec.errors import DataError, FedsecError, PolicyRefusal, ProtocolError
 from fedsec.flower.mod import guard
+from fedsec.flower.secure_node import Identity
 from fedsec.plan import FederationPlan
 from fedsec.wire import codec
 from fedsec.wire.blobs import Blob
@@ -124,8 +126,10 @@ class Execution:
         )
         if plan.built_in:
             _prepare(context, site)
+        identity = _identity(start, site)
         private = open_privacy(plan, site, context, Path(start.state_directory))
-        return cls(app, guard(plan, _agreed, private=private), context, state_file, site)
+        mod = guard(plan, _agreed, identity, private=private)
+        return cls(app, mod, context, state_file, site)
 
     def serve_one(self, agent: LocalSocket, instruction: Header, descriptors: list[int]) -> None:
         """Answers one message; the content's descriptor is closed."""
@@ -228,6 +232,15 @@ def _prepare(context: Context, site: Site) -> None:
         ConfigError: The data cannot be used.
     """
     importlib.import_module(site.client.partition(":")[0]).prepare(context)
+
+
+def _identity(start: WorkerStart, site: Site) -> Identity | None:
+    """Returns who this node is in secure sums; None where the plan has none."""
+    if not start.signing_key:
+        return None
+    signer = Ed25519PrivateKey.from_private_bytes(start.signing_key)
+    trusted = {each.node_id: each.signing_key for each in start.member}
+    return Identity(signer, trusted or None, site.minima)
 
 
 def _agreed(plan: FederationPlan) -> None:

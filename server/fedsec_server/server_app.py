@@ -4,6 +4,7 @@ It reads the plan from ``run_config["fedsec-plan"]`` and keeps models under
 ``run_config["fedsec-directory"]``, in ``models/``; without a directory it keeps none and says so.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -18,13 +19,13 @@ from fedsec.flower.records import NodeRecord, RecordFiles
 from fedsec.flower.reporting import MODEL, NOTE, Reporter, reporter_of
 from fedsec.flower.rounds import Evaluation, Rounds
 from fedsec.flower.strategy import ServerState
-from fedsec.flower.table import ALGORITHMS, combination
+from fedsec.flower.table import ALGORITHMS, collection, combination
 from fedsec.plan import FederationPlan
 from fedsec.tasks.arrays import get_arrays, set_arrays
 from fedsec.tasks.table import load_task
 from fedsec.tasks.task import Task, evaluate
 
-PLAN_KEY = "fedsec-plan"
+PLAN_KEY, ROSTER_KEY = "fedsec-plan", "fedsec-roster"
 
 app = ServerApp()
 
@@ -53,6 +54,7 @@ def main(grid: Grid, context: Context) -> None:
         grid,
         reporter,
         size=state.layout.size,
+        collect=collection(plan, state.layout.size, roster_keys(context)),
         evaluation=central_evaluation(plan, task),
         keep_records=records_keeper(plan, context),
         combine=combination(plan, publish=publish),
@@ -60,6 +62,21 @@ def main(grid: Grid, context: Context) -> None:
     keep = keeper(plan, context, reporter)
     rounds.wait_for(plan.nodes.min_available)
     run(rounds, state, training.rounds, keep)
+
+
+def roster_keys(context: Context) -> dict[int, bytes] | None:
+    """Returns the signing keys of the roster that the run's nodes go by; None where there is none.
+
+    Raises:
+        ConfigError: ``run_config["fedsec-roster"]`` is not what the run process writes.
+    """
+    text = context.run_config.get(ROSTER_KEY)
+    if text is None:
+        return None
+    try:
+        return {int(node): bytes.fromhex(key) for node, key in json.loads(str(text)).items()}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ConfigError(f"run_config[{ROSTER_KEY!r}] is no object of keys by node id") from error
 
 
 def run(

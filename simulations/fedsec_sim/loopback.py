@@ -13,16 +13,19 @@ import json
 import secrets
 import signal
 import sys
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from fedsec.errors import StateError
 from fedsec.files import make_private_directory, write_public
+from fedsec.identity.authorities import federation_of_root
+from fedsec.identity.roster import Member, Roster, sign
 from fedsec.wire.generated import admin_pb2 as pb
 from fedsec_client.join import join
 from fedsec_client.settings import FILE_NAME
@@ -32,6 +35,7 @@ from fedsec_server.layout import Layout, Listening
 from fedsec_sim.processes import Family, Process, wait_until
 
 START_S = 60.0  # for one program to be ready; two cores start ten of them at once
+ROSTER_LIFETIME = timedelta(days=1)
 _STEP_S = 0.1  # between two questions to the coordinator
 _FEDSEC = (sys.executable, "-P", "-c", "from fedsec.cli import main; main()")
 
@@ -98,12 +102,17 @@ class LoopbackFederation:
         self._family.end()
 
     def make(self) -> None:
-        """Makes the root and the coordinator's directory. The root's passphrase is forgotten."""
+        """Makes the root and the coordinator's directory.
+
+        The root's passphrase is forgotten; its key stays in this process, to sign rosters.
+        """
         make_private_directory(self.directory)
         make_private_directory(self.logs)
         root, now = self.directory / "root", datetime.now(UTC)
         passphrase = secrets.token_urlsafe(32).encode()
-        create_root(root, federation="loopback.example", passphrase=passphrase, now=now)
+        self._root = create_root(
+            root, federation="loopback.example", passphrase=passphrase, now=now
+        )
         create_server(
             self.layout.directory,
             root_directory=root,
@@ -169,7 +178,8 @@ class LoopbackFederation:
         make_private_directory(directory)
         write_public(directory / FILE_NAME, settings.encode())
         request = pb.InviteNodeRequest(name=name)
-        join(self.admin.ask("InviteNode", request, pb.InviteNodeReply).invite, directory)
+        invite = self.admin.ask("InviteNode", request, pb.InviteNodeReply).invite
+        join(invite, directory, root_fingerprint=self._root.fingerprint)
         command = [*_FEDSEC, "node", "start", str(directory)]
         process = Process(name, command, self.logs / f"{name}.log", self._environment)
         self.nodes[name] = LoopbackNode(name, directory, self._agents.add(process))
@@ -211,6 +221,25 @@ class LoopbackFederation:
         watched = [self.coordinator, *(self.nodes[name].process for name in wanted)]
         what = f"{', '.join(sorted(wanted))} to connect"
         wait_until(lambda: wanted <= self.connected(), seconds, what, watched, step=_STEP_S)
+
+    def publish_roster(self, leave_out: Collection[str] = ()) -> Roster:
+        """Signs a roster of all enrolled nodes with the root, publishes it and returns it.
+
+        Args:
+            leave_out: Names of nodes that it is to be without.
+        """
+        reply = self.admin.ask("ListNodes", pb.ListNodesRequest(), pb.ListNodesReply)
+        members = [
+            Member(node.node_id, node.spiffe_id, node.signing_key)
+            for node in sorted(reply.node, key=lambda node: node.node_id)
+            if node.state == "enrolled" and node.name not in leave_out
+        ]
+        now = datetime.now(UTC).replace(microsecond=0)
+        federation = federation_of_root(self._root.certificate)
+        roster = Roster(federation, time.time_ns(), now + ROSTER_LIFETIME, tuple(members))
+        request = pb.PublishRosterRequest(roster=sign(roster, self._root))
+        self.admin.ask("PublishRoster", request, pb.PublishRosterReply)
+        return roster
 
     def submit(self, plan: str) -> int:
         """Submits a plan and returns the run's id."""
