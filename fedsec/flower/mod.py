@@ -15,7 +15,7 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 from fedsec.errors import ConfigError, PolicyRefusal
 from fedsec.flower.messages import read_heading
 from fedsec.flower.node_privacy import NodePrivacy
-from fedsec.flower.secure_messages import read_stage
+from fedsec.flower.secure_messages import Stage, read_stage
 from fedsec.flower.secure_node import Identity, secure_node
 from fedsec.plan import FederationPlan
 
@@ -73,6 +73,8 @@ def guard(
             _check(plan, message, asked)
         guarded = app if private is None else partial(private, app=app)
         if secure is not None:
+            if private is not None and read_stage(message.content) is Stage.REVEAL:
+                private.before_opening(read_heading(message.content))
             return secure(message, context, guarded)
         return guarded(message, context)
 

@@ -4,9 +4,10 @@
                    | no
               app --> transform (clip, noise) --> stored --> charged --> update alone, no metrics
 
-Of the four models two are wholly the node's: local privacy and example-level privacy. What the
-coordinator promises (central) is reserved in the node's ledger when it takes part; it costs the
-node nothing more to send its update.
+Of the four models two are wholly the node's: local privacy and example-level privacy. With
+distributed privacy the release is the sum, so a node pays before its first answer that helps to
+open it, in every attempt. What the coordinator promises (central) is reserved in the node's ledger
+when it takes part; it costs the node nothing more to send its update.
 """
 
 import logging
@@ -44,10 +45,13 @@ class NodePrivacy:
         publish: Stores and charges each release once; None where the node itself releases nothing
             that it vouches for (central).
         transform: What an update goes through before it is released.
+        pay: Charges a round and attempt before this node's answer opens a sum that holds its share
+            of the noise (distributed); None where nothing is opened.
     """
 
     publish: Publish | None
     transform: Transform
+    pay: Callable[[int, int], None] | None = None
 
     def __call__(self, message: Message, context: Context, app: ClientAppCallable) -> Message:
         """Returns the reply to a message that the guard let through.
@@ -79,6 +83,19 @@ class NodePrivacy:
         except BudgetExhausted as error:
             raise refusal(error) from error
         return Message(bare_train_reply(update), reply_to=message)
+
+    def before_opening(self, heading: Heading) -> None:
+        """Returns when this node may help to open the sum of an attempt: its release is paid for.
+
+        Raises:
+            PolicyRefusal: The node's budget does not allow it.
+        """
+        if self.pay is None:
+            return
+        try:
+            self.pay(heading.round, heading.attempt)
+        except BudgetExhausted as error:
+            raise refusal(error) from error
 
 
 def refusal(error: BudgetExhausted) -> PolicyRefusal:
