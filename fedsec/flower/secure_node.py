@@ -3,22 +3,23 @@
     stage offer: the app trains; its update is coded and kept; keys are offered
     later stages: `fedsec.secagg.node`; the vector leaves masked
 
-Keys, seeds and the coded update lie in this object, in the process's memory, until the sum's last
-stage or the next round. What outlives the process is the number of the last turn, in
+Keys, seeds and the coded update are kept in `Turns`: on fedsec's node in the worker's memory, until
+the sum's last stage or the next round. What outlives the process is the number of the last turn, in
 ``context.state``: no turn begins twice, whatever the coordinator says.
 """
 
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
 from flwr.clientapp.typing import ClientAppCallable
 
 from fedsec.errors import ConfigError, PolicyRefusal
-from fedsec.flower.messages import Heading, read_heading, read_update
+from fedsec.flower.app_updates import read_difference, read_own_update
+from fedsec.flower.messages import Heading, read_heading
 from fedsec.flower.secure_messages import SECAGG, Stage, read_request, read_stage, reply
 from fedsec.flower.secure_session import make_setting
 from fedsec.flower.sums import SumForm, sum_form
@@ -52,13 +53,40 @@ class Identity:
 
 
 @dataclass(slots=True)
-class _Turn:
-    """A sum that is under way."""
+class Turn:
+    """A sum that is under way: its vector too, until that has left."""
 
     heading: Heading
     setting: Setting
     state: protocol.State
     words: Words | None
+
+
+class Turns(Protocol):
+    """Where a node keeps its turn from one stage to the next."""
+
+    def get(self, context: Context) -> Turn | None:
+        """Returns the turn that is under way."""
+        ...
+
+    def put(self, context: Context, turn: Turn | None) -> None:
+        """Keeps a turn in the place of the one before; None forgets it."""
+        ...
+
+
+class MemoryTurns:
+    """In this process's memory."""
+
+    def __init__(self) -> None:
+        self._turn: Turn | None = None
+
+    def get(self, _context: Context) -> Turn | None:
+        """See `Turns`."""
+        return self._turn
+
+    def put(self, _context: Context, turn: Turn | None) -> None:
+        """See `Turns`."""
+        self._turn = turn
 
 
 class SecureNode:
@@ -68,13 +96,14 @@ class SecureNode:
         plan: With secure aggregation.
         identity: The node's.
         code: Makes the words of the app's answer.
+        turns: Where secrets lie between stages.
     """
 
-    def __init__(self, plan: FederationPlan, identity: Identity, code: Code) -> None:
+    def __init__(self, plan: FederationPlan, identity: Identity, code: Code, turns: Turns) -> None:
         self._plan = plan
         self._identity = identity
         self._code = code
-        self._turn: _Turn | None = None
+        self._turns = turns
 
     def __call__(self, message: Message, context: Context, app: ClientAppCallable) -> Message:
         """Returns the node's answer at one stage.
@@ -95,6 +124,7 @@ class SecureNode:
                 "in plain"
             )
         heading = read_heading(message.content)
+        self._check(heading)
         me = protocol.Node(
             context.node_id,
             self._identity.signer,
@@ -104,19 +134,33 @@ class SecureNode:
         )
         if stage is Stage.OFFER:
             return self._begin(me, message, context, app)
-        turn = self._turn
+        turn = self._turns.get(context)
         if turn is None or turn.heading != heading:
             raise PolicyRefusal(
                 f"stage {stage} of round {heading.round}, attempt {heading.attempt}: this node is "
                 "not in it"
             )
-        return Message(self._go_on(me, turn, stage, message.content), reply_to=message)
+        answer = self._go_on(me, turn, stage, message.content)
+        self._turns.put(context, None if isinstance(turn.state, protocol.Finished) else turn)
+        return Message(answer, reply_to=message)
+
+    def _check(self, heading: Heading) -> None:
+        if heading.plan != self._plan.digest:
+            raise PolicyRefusal(
+                f"the message belongs to plan {heading.plan[:16]!r}, this node agreed to "
+                f"{self._plan.digest[:16]!r}"
+            )
+        if heading.attempt > self._plan.round.attempts:
+            raise PolicyRefusal(
+                f"attempt {heading.attempt} at round {heading.round}; the plan has "
+                f"{self._plan.round.attempts} (round.attempts)"
+            )
 
     def _begin(
         self, me: protocol.Node, message: Message, context: Context, app: ClientAppCallable
     ) -> Message:
         heading = read_heading(message.content)
-        self._turn = None  # whatever was under way is over
+        self._turns.put(context, None)  # whatever was under way is over
         _take_turn(context, heading)
         without = {name: record for name, record in message.content.items() if name != SECAGG}
         message.content = RecordDict(without)
@@ -126,11 +170,11 @@ class SecureNode:
         form, words = self._code(message, answer, heading)
         setting = make_setting(self._plan, form, context.run_id, heading)
         state, offer = protocol.begin(me, setting)
-        self._turn = _Turn(heading, setting, state, words)
+        self._turns.put(context, Turn(heading, setting, state, words))
         return Message(reply(Stage.OFFER, offer), reply_to=message)
 
     def _go_on(
-        self, me: protocol.Node, turn: _Turn, stage: Stage, content: RecordDict
+        self, me: protocol.Node, turn: Turn, stage: Stage, content: RecordDict
     ) -> RecordDict:
         asked = read_request(stage, content)
         event: protocol.Event
@@ -143,13 +187,11 @@ class SecureNode:
         turn.state, effect = protocol.step(me, turn.state, event)
         if isinstance(effect, protocol.Upload):
             turn.words = None
-        if isinstance(turn.state, protocol.Finished):
-            self._turn = None
         return reply(stage, effect)
 
 
 def secure_node(plan: FederationPlan, identity: Identity | None) -> SecureNode | None:
-    """Returns what takes part in the secure sums of the built-in app; None where there are none.
+    """Returns what takes part in a run's secure sums; None where there are none.
 
     Raises:
         ConfigError: The plan demands them, and there is no identity.
@@ -157,16 +199,20 @@ def secure_node(plan: FederationPlan, identity: Identity | None) -> SecureNode |
     if plan.secure_aggregation is None:
         return None
     if identity is None:
-        raise ConfigError(
-            "the plan demands secure aggregation; this node has no signing key for it"
-        )
+        raise ConfigError("the plan demands secure aggregation; this node has no signing key")
+    return SecureNode(plan, identity, coding(plan), MemoryTurns())
 
-    def code(_asked: Message, answer: Message, heading: Heading) -> tuple[SumForm, Words]:
-        update, metrics = read_update(answer.content)
+
+def coding(plan: FederationPlan) -> Code:
+    """Returns how an app's answer becomes words: the built-in app's, or any Flower app's."""
+    read = read_own_update if plan.built_in else read_difference
+
+    def code(asked: Message, answer: Message, heading: Heading) -> tuple[SumForm, Words]:
+        update, metrics = read(asked.content, answer.content)
         form = sum_form(plan, update.size, heading)
         return form, form.encode(update, metrics, Keystream())
 
-    return SecureNode(plan, identity, code)
+    return code
 
 
 def _take_turn(context: Context, heading: Heading) -> None:

@@ -8,6 +8,12 @@ messages       what nodes and coordinator say to each other
 keys           agreed and derived keys
 shamir         shares of a secret
 sealing        shares sealed to their holders
+membership     who is in a session, and who is whose neighbour
+node           the node's half, as a state machine
+disclosure     which shares a node may give up
+keeping        its state as bytes
+coordinator    the coordinator's half; its states in stages
+recovery       from revealed shares to masks, and to who lied
 masks          keystreams added to a vector, modulo 2^16 or 2^32
 
 Spec: docs/spec/secagg.md. Pure: bytes, integers and arrays in and out, no input or output, no

@@ -66,6 +66,7 @@ class Members:
         transcript: Binds everything to this session, 32 bytes.
         indices: By node id: where its shares are evaluated, its place on the roster, from 1.
         order: The ring: all ids in its order; empty in a complete graph.
+        nonces: By node id; empty in semi-honest mode.
     """
 
     offers: Mapping[int, Offer]
@@ -74,6 +75,7 @@ class Members:
     transcript: bytes
     indices: Mapping[int, int]
     order: tuple[int, ...]
+    nonces: Mapping[int, bytes]
 
     @classmethod
     def of(cls, setting: Setting, roster: Roster) -> "Members":
@@ -99,6 +101,7 @@ class Members:
             transcript=transcript,
             indices={node: place for place, node in enumerate(ids, 1)},
             order=tuple(ids[position] for position in drawn),
+            nonces=roster.nonces,
         )
 
     def neighbours(self, node: int) -> tuple[int, ...]:

@@ -1,0 +1,67 @@
+"""What an app's answer to train says: its update, as one vector, and its figures.
+
+The built-in app answers with the update itself. A Flower app answers with its trained model, under
+the name and in the form in which it was sent; the update is the difference of the two.
+"""
+
+from typing import Any
+
+from flwr.app import RecordDict
+from numpy.typing import NDArray
+
+from fedsec.errors import ConfigError
+from fedsec.flower.arrays import unpack
+from fedsec.flower.messages import EXAMPLES, Metrics, read_update
+from fedsec.vectors import Layout, Vector, is_finite
+
+
+def read_own_update(_asked: RecordDict, answer: RecordDict) -> tuple[Vector, Metrics]:
+    """Returns update (d,) and metrics of the built-in app; raises as `read_update` does."""
+    return read_update(answer)
+
+
+def read_difference(asked: RecordDict, answer: RecordDict) -> tuple[Vector, Metrics]:
+    """Returns update (d,) and metrics of a Flower app.
+
+    Raises:
+        ConfigError: It did not answer with one model of the form that it was sent, or without a
+            number of examples.
+    """
+    sent, trained = model_of(asked, "asked"), model_of(answer, "answered")
+    layout = Layout.of(sent)
+    for name in sent.keys() & trained.keys():  # FedAdam and others make float64 of float32
+        if sent[name].dtype.kind == trained[name].dtype.kind == "f":
+            trained[name] = trained[name].astype(sent[name].dtype, copy=False)
+    update = layout.flatten(trained)
+    update -= layout.flatten(sent)
+    if not is_finite(update):
+        raise ConfigError("the app's update has entries that are NaN or infinite")
+    figures: dict[str, float] = {}
+    for record in answer.metric_records.values():
+        figures |= {name: float(v) for name, v in record.items() if isinstance(v, (int, float))}
+    examples = figures.pop(EXAMPLES, 0)
+    if not examples >= 1:
+        raise ConfigError(f"the app must answer with a metric {EXAMPLES!r} >= 1, got {examples}")
+    return update, Metrics(int(examples), figures)
+
+
+def model_of(content: RecordDict, what: str) -> dict[str, NDArray[Any]]:
+    """Returns the one model in a message, by array name.
+
+    Args:
+        content: Of the message.
+        what: How the app comes by it, for errors: ``"asked"`` or ``"answered"``.
+
+    Raises:
+        ConfigError: There is not exactly one.
+    """
+    records = list(content.array_records.values())
+    if len(records) != 1:
+        raise ConfigError(
+            f"under secure aggregation an app is {what} with one record of arrays, the model; "
+            f"there are {len(records)}"
+        )
+    try:
+        return {name: unpack(array) for name, array in records[0].items()}
+    except ValueError as error:
+        raise ConfigError(f"the model that the app is {what} with: {error}") from error

@@ -1,0 +1,212 @@
+"""Secure sums in plain Flower apps: strategy around the app's own, mod in the app's list."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp.strategy import FedAdam, FedAvg
+
+from fedsec.errors import ConfigError, StateError
+from fedsec.flower import SecureStrategy, secure_mod
+from fedsec.flower.app_mod import TURN, WORDS
+from fedsec.flower.local import LocalGrid, node_contexts
+from fedsec.flower.secure_strategy import SummingGrid
+from fedsec.plan import FederationPlan
+
+SECTION = 'mode = "semi-honest"\nclip = 100.0\n'
+
+
+def make_plan(section: str = SECTION, app: str = '[app]\nname = "line"') -> FederationPlan:
+    return FederationPlan.parse(
+        f'schema = 1\nname = "a test"\n{app}\n[nodes]\nmin_available = 5\n'
+        f"[secure_aggregation]\n{section}"
+    )
+
+
+def make_app(plan: FederationPlan, answer: Callable[[int, np.ndarray], RecordDict]) -> ClientApp:
+    app = ClientApp(mods=[secure_mod(plan)])
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        part = int(str(context.node_config["partition-id"]))
+        (model,) = message.content.array_records["arrays"].to_numpy_ndarrays()
+        return Message(answer(part, model), reply_to=message)
+
+    return app
+
+
+def trained(part: int, model: np.ndarray) -> RecordDict:
+    arrays = ArrayRecord([(model + part).astype(np.float32)])
+    return RecordDict(
+        {"arrays": arrays, "metrics": MetricRecord({"num-examples": part + 1, "loss": part / 10})}
+    )
+
+
+class Fleet(LocalGrid):
+    """Nodes in this process, whose contexts can be looked at; keeps what they answer."""
+
+    def __init__(self, plan: FederationPlan, answer: object = trained, nodes: int = 5) -> None:
+        self.contexts = node_contexts(nodes, {})
+        app = make_app(plan, answer)  # type: ignore[arg-type]
+        super().__init__(dict.fromkeys(self.contexts, app), self.contexts)
+        self.came: list[Message] = []
+
+    def pull_messages(self, message_ids: object) -> list[Message]:
+        replies = list(super().pull_messages(message_ids))  # type: ignore[arg-type]
+        self.came += replies
+        return replies
+
+
+BEGIN = np.array([1.0, -1.0], np.float32)
+
+
+def test_fedavg_moves_to_the_mean_of_the_models() -> None:
+    plan = make_plan()
+    fleet = Fleet(plan)
+    strategy = SecureStrategy(FedAvg(fraction_evaluate=0.0), plan)
+    result = strategy.start(fleet, ArrayRecord([BEGIN]), num_rounds=3)
+    np.testing.assert_allclose(
+        result.arrays.to_numpy_ndarrays()[0], BEGIN + 3 * 2, atol=1e-4
+    )  # parts 0..4: the mean is 2
+    assert (
+        result.train_metrics_clientapp[1]["num-examples"] == 5
+        if "num-examples" in result.train_metrics_clientapp[1]
+        else True
+    )
+    for context in fleet.contexts.values():  # a sum that ended leaves no secret
+        assert TURN not in context.state
+        assert WORDS not in context.state
+
+
+def test_weights_and_figures_as_the_plan_says() -> None:
+    plan = make_plan(SECTION + "max_weight = 5\nmetrics = { loss = [0.0, 1.0] }\n")
+    strategy = SecureStrategy(FedAvg(fraction_evaluate=0.0), plan)
+    result = strategy.start(Fleet(plan), ArrayRecord([BEGIN]), num_rounds=1)
+    weights = np.arange(1, 6)
+    mean = weights @ np.arange(5) / weights.sum()
+    np.testing.assert_allclose(result.arrays.to_numpy_ndarrays()[0], BEGIN + mean, atol=1e-3)
+    assert result.train_metrics_clientapp[1]["loss"] == pytest.approx(mean / 10, abs=1e-4)
+
+
+def test_a_strategy_with_an_optimiser_of_its_own_works_unchanged() -> None:
+    plan = make_plan()
+    strategy = SecureStrategy(FedAdam(fraction_evaluate=0.0, eta=0.1), plan)
+    result = strategy.start(Fleet(plan), ArrayRecord([BEGIN]), num_rounds=2)
+    plain = FedAdam(fraction_evaluate=0.0, eta=0.1)
+    contexts = node_contexts(5, {})
+    bare = ClientApp()
+
+    @bare.train()
+    def train(message: Message, context: Context) -> Message:
+        part = int(str(context.node_config["partition-id"]))
+        (model,) = message.content.array_records["arrays"].to_numpy_ndarrays()
+        arrays = ArrayRecord([(model + part).astype(np.float32)])
+        told = RecordDict({"arrays": arrays, "metrics": MetricRecord({"num-examples": 1})})
+        return Message(told, reply_to=message)
+
+    expected = plain.start(
+        LocalGrid(dict.fromkeys(contexts, bare), contexts), ArrayRecord([BEGIN]), num_rounds=2
+    )
+    np.testing.assert_allclose(
+        result.arrays.to_numpy_ndarrays()[0], expected.arrays.to_numpy_ndarrays()[0], atol=1e-4
+    )
+
+
+def test_no_answer_carries_a_model_or_a_figure() -> None:
+    plan = make_plan()
+    fleet = Fleet(plan)
+    SecureStrategy(FedAvg(fraction_evaluate=0.0), plan).start(
+        fleet, ArrayRecord([BEGIN]), num_rounds=1
+    )
+    assert len(fleet.came) == 4 * 5
+    assert all(set(m.content) <= {"fedsec.secagg", "masked"} for m in fleet.came)
+
+
+def test_an_evaluation_is_not_asked_for() -> None:
+    plan = make_plan()
+    fleet = Fleet(plan)
+    result = SecureStrategy(FedAvg(), plan).start(fleet, ArrayRecord([BEGIN]), num_rounds=1)
+    assert not result.evaluate_metrics_clientapp
+    assert len(fleet.came) == 4 * 5
+
+
+def test_a_node_that_fails_is_done_without() -> None:
+    def answer(part: int, model: np.ndarray) -> RecordDict:
+        if part == 4:
+            raise ValueError("no data")
+        return trained(part, model)
+
+    plan = make_plan()
+    fleet = Fleet(plan, answer)
+    result = SecureStrategy(FedAvg(fraction_evaluate=0.0), plan).start(
+        fleet, ArrayRecord([BEGIN]), num_rounds=1
+    )
+    np.testing.assert_allclose(result.arrays.to_numpy_ndarrays()[0], BEGIN + 1.5, atol=1e-4)
+
+
+def test_too_few_nodes_end_the_run_with_the_reason() -> None:
+    def answer(part: int, model: np.ndarray) -> RecordDict:
+        if part > 1:
+            raise ValueError("no data")
+        return trained(part, model)
+
+    plan = make_plan()
+    with pytest.raises(StateError, match=r"did not come about in 3 attempts.*no data"):
+        SecureStrategy(FedAvg(fraction_evaluate=0.0), plan).start(
+            Fleet(plan, answer), ArrayRecord([BEGIN]), num_rounds=1
+        )
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (
+            lambda _part, _model: RecordDict({"metrics": MetricRecord({"num-examples": 1})}),
+            "there are 0",
+        ),
+        (
+            lambda _part, model: RecordDict({"arrays": ArrayRecord([model])}),
+            "must answer with a metric 'num-examples'",
+        ),
+        (
+            lambda _part, model: RecordDict(
+                {
+                    "a": ArrayRecord([model * np.float32(np.nan)]),
+                    "m": MetricRecord({"num-examples": 1}),
+                }
+            ),
+            "NaN or infinite",
+        ),
+    ],
+)
+def test_an_app_s_unfit_answer_is_said_in_its_reason(answer: object, why: str) -> None:
+    plan = make_plan()
+    with pytest.raises(StateError, match=why):
+        SecureStrategy(FedAvg(fraction_evaluate=0.0), plan).start(
+            Fleet(plan, answer), ArrayRecord([BEGIN]), num_rounds=1
+        )
+
+
+def test_malicious_mode_is_refused_in_plain_flower() -> None:
+    with pytest.raises(ConfigError, match="enrolled keys and a roster"):
+        secure_mod(make_plan('mode = "malicious"\nclip = 1.0'))
+
+
+def test_plans_without_secure_aggregation_are_refused() -> None:
+    plan = FederationPlan.parse('schema = 1\nname = "x"\n[app]\nname = "line"')
+    with pytest.raises(ConfigError, match=r"no \[secure_aggregation\]"):
+        secure_mod(plan)
+    with pytest.raises(ConfigError, match=r"no \[secure_aggregation\]"):
+        SecureStrategy(FedAvg(), plan)
+
+
+def test_single_messages_are_not_pushed() -> None:
+    plan = make_plan()
+    grid = SummingGrid(Fleet(plan), plan)
+    message = grid.create_message(RecordDict(), "train", 100, "1")
+    with pytest.raises(StateError, match="1 messages were pushed"):
+        grid.push_messages([message])
+    assert not list(grid.pull_messages(["x"]))
+    assert grid.run.run_id == 1
