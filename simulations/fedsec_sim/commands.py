@@ -4,7 +4,7 @@ from fedsec.cli import CommandTree
 
 
 def register(cli: CommandTree) -> None:
-    """Adds `fedsec demo`, `fedsec simulate` and `fedsec sim`."""
+    """Adds `fedsec demo`, `fedsec simulate`, `fedsec sim` and `fedsec grid`."""
     cli.command(
         "demo", "A federation of ten nodes on this machine.", "fedsec_sim.demo:demo_command"
     )
@@ -14,3 +14,8 @@ def register(cli: CommandTree) -> None:
         "fedsec_sim.simulate_command:simulate_command",
     )
     cli.extend("sim", "Look at simulations.", "fedsec_sim.sim_commands:fill")
+    cli.command(
+        "grid",
+        "Run an experiment: rules, attacks, data and seeds.",
+        "fedsec_sim.grid_command:grid_command",
+    )

@@ -14,7 +14,7 @@ from fedsec_sim.engines.engine import Bench
 from fedsec_sim.partitions import Split
 from fedsec_sim.population import Population, load_population
 from fedsec_sim.systems import Clockwork, Systems
-from fedsec_sim.threats import Attacker, Threat, poisoned
+from fedsec_sim.threats import Attacker, Momentum, Stages, Threat, poisoned
 from fedsec_sim.workloads.pool import pool_of
 
 
@@ -29,6 +29,7 @@ class Lab:
         population: Nodes that are made already; then nothing of the above counts.
         systems: Speeds and losses; None: all answer.
         threat: Adversaries; None: all are honest.
+        momentum: Decay of a sum of updates that nodes keep and send, in [0, 1); see `Momentum`.
     """
 
     nodes: int | None = None
@@ -37,11 +38,12 @@ class Lab:
     population: Population | None = None
     systems: Systems | None = None
     threat: Threat | None = None
+    momentum: float = 0.0
 
     @property
     def meddles(self) -> bool:
         """Whether somebody changes updates."""
-        return self.threat is not None and self.threat.attack is not None
+        return self.momentum > 0 or (self.threat is not None and self.threat.attack is not None)
 
     def populate(self, plan: FederationPlan, task: Task) -> Population:
         """Returns the nodes, the adversaries' data poisoned.
@@ -81,14 +83,19 @@ class Lab:
         )
 
     def meddle(
-        self, plan: FederationPlan, population: Population, rule: Callable[[Matrix, Turn], Vector]
+        self, plan: FederationPlan, bench: Bench, rule: Callable[[Matrix, Turn], Vector]
     ) -> Meddler | None:
         """Returns who changes updates; `rule` is what adversaries may try them out on."""
-        if self.threat is None or self.threat.attack is None:
+        if not self.meddles:
             return None
-        seed = plan.learning[1].seed
-        members = frozenset(self.threat.members(population, seed))
-        return Attacker(self.threat.attack, members, seed, rule)
+        stages: list[Meddler] = []
+        if self.momentum:
+            stages.append(Momentum(self.momentum, bench.layout.size))
+        if self.threat is not None and self.threat.attack is not None:
+            seed = plan.learning[1].seed
+            members = frozenset(self.threat.members(bench.population, seed))
+            stages.append(Attacker(self.threat.attack, members, seed, rule))
+        return Stages(tuple(stages))
 
     @staticmethod
     def figures(attend: Attendance) -> Callable[[], Mapping[str, Json]]:
@@ -100,5 +107,6 @@ class Lab:
     def describe(self) -> dict[str, Json]:
         """Returns what a history says about these surroundings."""
         told: dict[str, Json] = {name: str(value) for name, value in sorted(self.data.items())}
+        told |= {"momentum": self.momentum} if self.momentum else {}
         said = {"split": self.split, "systems": self.systems, "threat": self.threat}
         return told | {name: str(value) for name, value in said.items() if value is not None}

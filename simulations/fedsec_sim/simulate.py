@@ -127,7 +127,7 @@ def _run(setting: _Setting, chosen: Chosen, watch: Watcher) -> History:
         weigh,
         whole=setting.whole,
         attend=attend,
-        meddle=lab.meddle(plan, bench.population, setting.combine.trial),
+        meddle=lab.meddle(plan, bench, setting.combine.trial),
     )
     record = Record(watch, lab.figures(attend))
     poison = lab.threat.poison if lab.threat else None

@@ -14,7 +14,7 @@ from fedsec.vectors import Vector
 from fedsec_sim.attacks.poison import Poison
 from fedsec_sim.attacks.view import Attack, View
 from fedsec_sim.chance import ADVERSARIES, ATTACK, TARGETS, generator
-from fedsec_sim.collecting import Turn
+from fedsec_sim.collecting import Meddler, Turn
 from fedsec_sim.population import Parts, Population
 
 
@@ -108,3 +108,44 @@ class Attacker:
                 self.memory,
             )
         )
+
+
+class Momentum:
+    """Nodes that send a running sum instead of an update; see `fedsec_sim.collecting.Meddler`.
+
+    ``m = decay * m + update``, kept by each node from round to round, as papers on robust rules
+    have it. Deployed nodes keep nothing: this is for comparisons with such papers.
+
+    Args:
+        decay: In [0, 1).
+        size: d.
+    """
+
+    def __init__(self, decay: float, size: int) -> None:
+        if not 0 <= decay < 1:
+            raise ConfigError(f"momentum must be in [0, 1), got {decay}")
+        self._decay = np.float32(decay)
+        self._kept: dict[int, Vector] = {}
+        self._none = np.zeros(size, np.float32)
+
+    def __call__(self, rows: Matrix, turn: Turn) -> None:
+        """Writes every row."""
+        for place, node in enumerate(turn.nodes):
+            rows[place] += self._decay * self._kept.get(node, self._none)
+            self._kept[node] = rows[place].copy()
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Meddlers one after another.
+
+    Args:
+        stages: In their order.
+    """
+
+    stages: tuple[Meddler, ...]
+
+    def __call__(self, rows: Matrix, turn: Turn) -> None:
+        """Lets each of them write."""
+        for stage in self.stages:
+            stage(rows, turn)

@@ -1,0 +1,1 @@
+"""Experiments: a cross product of plans, rules, attacks, divisions, adversaries and seeds."""

@@ -1,0 +1,127 @@
+"""Experiments: every cell once, refused ones drawn as refused, tables that say what they are."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fedsec.cli import run
+from fedsec.errors import ConfigError
+from fedsec_sim.grids.grid import read_grid
+from fedsec_sim.grids.report import summarise
+from fedsec_sim.grids.running import run_cells
+
+PLAN = """\
+schema = 1
+name = "small"
+[task]
+name = "digits"
+options = { model = "mlp" }
+[training]
+rounds = 2
+local_steps = 1
+learning_rate = 0.1
+[nodes]
+min_available = 7
+"""
+GRID = """\
+schema = 1
+name = "Small"
+plans = ["small.plan.toml"]
+rules = ["none", { label = "krum 2", rule = "krum" }]
+attacks = ["none", { name = "ipm", epsilon = 2.0 }, "label-flip"]
+splits = ["gamma:gamma=0.5"]
+byzantine = [2, 3]
+honest = 5
+columns = "byzantine"
+worst = ["attack"]
+"""
+
+
+@pytest.fixture
+def grid(tmp_path: Path) -> Path:
+    (tmp_path / "small.plan.toml").write_text(PLAN)
+    path = tmp_path / "small.toml"
+    path.write_text(GRID)
+    return path
+
+
+def test_a_grid_runs_once_and_shows_what_a_plan_refuses(
+    grid: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["grid", str(grid), "--workers", "2"]) == 0
+    shown = capsys.readouterr().out
+    assert "12/12  small.plan, " in shown
+    folder = grid.with_suffix("")
+    assert {path.name for path in folder.iterdir()} == {
+        "cells", "curves.png", "heatmap.png", "results.json", "tables.md",
+    }  # fmt: skip
+    results = json.loads((folder / "results.json").read_text())
+    refused = [each for each in results if each["status"] == "refused"]
+    assert {(each["rule"], each["byzantine"]) for each in refused} == {("krum 2", "3")}
+    assert "need n >= 2f+3 = 9" in refused[0]["reason"]
+    table = (folder / "tables.md").read_text()
+    assert "| krum 2 | 0." in table
+    assert "| refused |" in table
+    assert "worst over attack. Seeds 1; commit " in table
+    assert run(["grid", str(grid)]) == 0
+    again = capsys.readouterr().out
+    assert "12/12  " not in again  # nothing was run a second time
+    assert "12 cells; results in " in again
+
+
+def test_the_worst_attack_counts(grid: Path, tmp_path: Path) -> None:
+    asked, cells = read_grid(grid)
+    chosen = [cell for cell in cells if not cell.rule and cell.byzantine == 2]
+    found = [outcome for outcome, _ in run_cells(chosen, tmp_path, workers=1, research=False)]
+    values = [outcome.value for outcome in found if outcome.value is not None]
+    assert len(values) == 3
+    assert summarise(asked, found, "none", "2").value == min(values)
+    assert all(outcome.seed == 1 and outcome.versions["torch"] for outcome in found)
+
+
+def test_research_runs_what_a_plan_refuses_and_says_so(grid: Path, tmp_path: Path) -> None:
+    text = GRID.replace('rules = ["none", ', 'rules = [{ rule = "median", weight_cap = 2.0 }, ')
+    grid.write_text(text.replace("byzantine = [2, 3]", "byzantine = [2]"))
+    _, cells = read_grid(grid)
+    cell = [each for each in cells if each.rule.get("rule") == "median"][:1]
+    ((kept, _),) = run_cells(cell, tmp_path / "x", workers=1, research=False)
+    assert kept.status == "refused"
+    ((again, was_there),) = run_cells(cell, tmp_path / "x", workers=1, research=True)
+    assert not was_there
+    assert again.status == "done"
+    assert again.research
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "text"),
+    [
+        ('columns = "byzantine"', 'columns = "rule"', "must be different axes"),
+        ("honest = 5", "honest = 5\nnodes = 7", "nodes and honest both say"),
+        ('"label-flip"', "3", "attacks: want a name or a table with a name, got 3"),
+        ('"small.plan.toml"', '"missing.toml"', "missing.toml cannot be read"),
+        ("worst =", "best =", "best: unknown key"),
+        ("[2, 3]", "[-1]", "byzantine"),
+    ],
+)
+def test_a_wrong_grid_is_refused(grid: Path, old: str, new: str, text: str) -> None:
+    grid.write_text(GRID.replace(old, new))
+    with pytest.raises(ConfigError, match=text):
+        read_grid(grid)
+
+
+def test_cells_are_named_by_content(grid: Path) -> None:
+    _, cells = read_grid(grid)
+    assert len({cell.key for cell in cells}) == 12
+    grid.write_text(GRID.replace('name = "Small"', 'name = "Other"'))
+    assert [cell.key for cell in read_grid(grid)[1]] == [cell.key for cell in cells]
+    plan = grid.with_name("small.plan.toml")
+    plan.write_text(PLAN.replace("rounds = 2", "rounds = 3"))
+    assert not {cell.key for cell in read_grid(grid)[1]} & {cell.key for cell in cells}
+
+
+def test_the_experiments_of_this_repository_are_sound() -> None:
+    folder = Path(__file__).parents[2] / "simulations" / "experiments"
+    found = [read_grid(path) for path in folder.glob("*.toml") if ".plan" not in path.name]
+    assert found
+    assert all(cells for _, cells in found)
