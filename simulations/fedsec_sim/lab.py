@@ -26,6 +26,7 @@ class Lab:
         nodes: How many; None: as many as the plan waits for.
         split: How the task's pool of examples is divided; None: nodes read data as deployed ones.
         data: The nodes' settings of the data set, where there is no split.
+        ids: Flower's ids of the nodes, in the order of their partitions; none: from 100 on.
         population: Nodes that are made already; then nothing of the above counts.
         systems: Speeds and losses; None: all answer.
         threat: Adversaries; None: all are honest.
@@ -35,6 +36,7 @@ class Lab:
     nodes: int | None = None
     split: Split | None = None
     data: Mapping[str, object] = field(default_factory=dict)
+    ids: tuple[int, ...] = ()
     population: Population | None = None
     systems: Systems | None = None
     threat: Threat | None = None
@@ -57,7 +59,7 @@ class Lab:
         elif self.split is not None:
             made = Population(self.split(pool_of(task), count, seed))
         else:
-            made = load_population(task, count, self.data)
+            made = load_population(task, count, self.data, self.ids)
         if self.threat is None or self.threat.poison is None:
             return made
         return poisoned(made, self.threat.members(made, seed), self.threat.poison, seed)

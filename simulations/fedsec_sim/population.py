@@ -140,14 +140,15 @@ def load_population(
         task: Reads them.
         nodes: How many, >= 1.
         settings: The table ``[data.NAME]`` of all nodes; each gets its own ``partition``.
-        ids: Of the nodes, ascending.
+        ids: Of the nodes, in the order of their partitions; none: from 100 on.
 
     Raises:
         ConfigError: The settings are wrong, or there are too few examples.
     """
     if nodes < 1:
         raise ConfigError(f"nodes must be >= 1, got {nodes}")
-    loaded = [
-        task.load({"partition": part, "partitions": nodes, **settings}) for part in range(nodes)
-    ]
-    return Population.of(loaded, ids)
+    if ids and len(ids) != nodes:
+        raise ConfigError(f"{len(ids)} ids for {nodes} nodes")
+    order = sorted(range(nodes), key=lambda part: ids[part] if ids else part)
+    loaded = [task.load({"partition": part, "partitions": nodes, **settings}) for part in order]
+    return Population.of(loaded, sorted(ids))

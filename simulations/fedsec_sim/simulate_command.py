@@ -11,11 +11,10 @@ from fedsec.commands.plans import read_plan
 from fedsec.console import Json, emit_json, format_duration, say, show, table
 from fedsec.errors import ConfigError
 from fedsec_sim.attacks.table import make_attack, make_poison
-from fedsec_sim.engines.choose import Kind
 from fedsec_sim.history import History, Log, check_format
 from fedsec_sim.lab import Lab
 from fedsec_sim.partitions import make_split
-from fedsec_sim.simulate import simulate
+from fedsec_sim.simulate import EngineName, simulate
 from fedsec_sim.spec import parse_spec, read_settings
 from fedsec_sim.systems import Systems
 from fedsec_sim.threats import Threat
@@ -69,7 +68,7 @@ SystemsWords = Annotated[
     ),
 ]
 EngineKind = Annotated[
-    Kind,
+    EngineName,
     typer.Option(
         "--engine", help="How nodes are trained; auto takes the faster one that is right."
     ),
@@ -139,7 +138,7 @@ def simulate_command(  # noqa: PLR0917 - typer reads the order of arguments and 
     out = out or Path("runs") / datetime.now(UTC).strftime("%Y-%m-%d-%H%M%S.jsonl")
     log, shown = Log(out), screen(silent=json)
     try:
-        history = simulate(asked, lab, engine=engine, workers=workers, watch=All([shown], log))
+        history = simulate(plan, lab, engine=engine, workers=workers, watch=All([shown], log))
     finally:
         shown.end()
     for path in export or []:

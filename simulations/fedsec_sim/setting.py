@@ -1,0 +1,181 @@
+"""A simulation made ready, and its rounds: the coordinator's own loop on simulated nodes."""
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import torch
+from flwr.serverapp import Grid
+
+from fedsec.errors import ConfigError
+from fedsec.flower.combination import Combination
+from fedsec.flower.reporting import Json
+from fedsec.flower.rounds import Rounds
+from fedsec.flower.strategy import ServerState
+from fedsec.flower.table import ALGORITHMS, weighting
+from fedsec.plan import FederationPlan
+from fedsec.tasks.arrays import get_arrays
+from fedsec.tasks.table import load_task
+from fedsec.tasks.task import Task
+from fedsec_sim.attacks.poison import BadNets
+from fedsec_sim.collecting import Simulated, wave
+from fedsec_sim.combining import Seeded
+from fedsec_sim.engines.choose import Chosen
+from fedsec_sim.engines.engine import Bench
+from fedsec_sim.evaluation import evaluation
+from fedsec_sim.history import History, Row
+from fedsec_sim.lab import Lab
+from fedsec_sim.record import Record, Watcher
+from fedsec_sim.roll import Roll
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """All that a simulation needs but an engine.
+
+    Args:
+        plan: What is learned.
+        lab: What the plan does not say.
+        bench: Task, nodes, model.
+        state: Before the first round.
+        combine: What is made of the rows.
+    """
+
+    plan: FederationPlan
+    lab: Lab
+    bench: Bench
+    state: ServerState
+    combine: Seeded
+
+    @property
+    def whole(self) -> bool:
+        """Whether the rows themselves are wanted."""
+        return self.lab.meddles or not self.combine.is_mean
+
+    @property
+    def cohort(self) -> int:
+        """Nodes of a round."""
+        return self.plan.nodes.cohort(len(self.bench.population))
+
+    @property
+    def at_once(self) -> int:
+        """Most nodes that an engine is given at a time."""
+        return self.cohort if self.whole else min(self.cohort, wave(self.state.layout.size))
+
+
+def prepare(
+    plan: FederationPlan, lab: Lab, task: Task | None, combine: Combination | None
+) -> Setting:
+    """Returns all that a simulation needs but an engine.
+
+    Raises:
+        ConfigError: Plan and surroundings do not fit together.
+    """
+    wanted, training = plan.learning
+    task = task or load_task(wanted.name, plan.data)
+    population = lab.populate(plan, task)
+    if len(population) < plan.nodes.min_available:
+        raise ConfigError(
+            f"{len(population)} nodes are fewer than nodes.min_available = "
+            f"{plan.nodes.min_available}, for which the run would wait"
+        )
+    bench = Bench.of(plan, task, population)
+    state = ServerState.begin(get_arrays(bench.model), ALGORITHMS[training.algorithm](training))
+    return Setting(plan, lab, bench, state, Seeded(plan, combine))
+
+
+def run_rounds(
+    setting: Setting,
+    chosen: Chosen,
+    watch: Watcher,
+    *,
+    grid: Grid | None = None,
+    told: Row = MappingProxyType({}),
+) -> History:
+    """Runs all rounds and returns their history.
+
+    Args:
+        setting: What is simulated.
+        chosen: Trains the nodes; not used with a `grid`.
+        watch: Is shown what happens.
+        grid: Reaches nodes that are asked as deployed ones are; None: the engine trains them.
+        told: What the history says beside the rest.
+    """
+    plan, lab, bench, state = setting.plan, setting.lab, setting.bench, setting.state
+    weigh = weighting(plan.learning[1])
+    attend = lab.attend(plan, bench)
+    collect = None
+    if grid is None:
+        collect = Simulated(
+            chosen.engine,
+            bench.population,
+            state.layout,
+            weigh,
+            whole=setting.whole,
+            attend=attend,
+            meddle=lab.meddle(plan, bench, setting.combine.trial),
+        )
+    record = Record(watch, lab.figures(attend))
+    poison = lab.threat.poison if lab.threat else None
+    rounds = Rounds(
+        plan,
+        grid or Roll(bench.population.ids),
+        record,
+        size=state.layout.size,
+        evaluation=evaluation(bench, weigh, poison if isinstance(poison, BadNets) else None),
+        collect=collect,
+        combine=setting.combine,
+    )
+    about = {**describe(setting), "engine": chosen.engine.name, "reason": chosen.reason, **told}
+    watch.begin(about)
+    interrupted = False
+    try:
+        for number in range(1, plan.learning[1].rounds + 1):
+            state = rounds(state, number)
+    except KeyboardInterrupt:
+        interrupted = True
+    return History(about, tuple(record.rows), state, interrupted)
+
+
+def read(plan: FederationPlan | str | Path) -> tuple[str | None, FederationPlan]:
+    """Returns the TOML, if there is any, and the plan that somebody gave as value, TOML or file.
+
+    Raises:
+        ConfigError: It is wrong, cannot be read, or asks for what is not simulated.
+    """
+    if isinstance(plan, Path):
+        try:
+            plan = plan.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"the plan cannot be read: {error}") from error
+    text = plan if isinstance(plan, str) else None
+    if isinstance(plan, str):
+        plan = FederationPlan.parse(plan)
+    if not plan.built_in:
+        raise ConfigError(
+            f"the plan is for the Flower app {plan.app.name!r}: simulate it with `flwr run`"
+        )
+    for key in ("privacy", "secure_aggregation"):
+        if getattr(plan, key) is not None:
+            raise ConfigError(f"[{key}] is not simulated yet: take it out of a copy of the plan")
+    return text, plan
+
+
+def describe(setting: Setting) -> dict[str, Json]:
+    """Returns what a history says about a simulation, but for the engine."""
+    plan, lab = setting.plan, setting.lab
+    wanted, training = plan.learning
+    return {
+        "name": plan.name,
+        "plan": plan.digest,
+        "task": wanted.name,
+        "nodes": len(setting.bench.population),
+        "cohort": setting.cohort,
+        "seed": training.seed,
+        **lab.describe(),
+        "fedsec": version("fedsec"),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }
