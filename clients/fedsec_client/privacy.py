@@ -8,11 +8,13 @@ from flwr.app import Context
 
 from fedsec.errors import BudgetExhausted, PolicyRefusal
 from fedsec.flower.node_privacy import NodePrivacy, refusal, unchanged
+from fedsec.flower.perturb import Perturb
 from fedsec.flower.publishing import RELEASES_DIRECTORY, Publisher
 from fedsec.ledgerfile import Budgets, LedgerFile, compose
 from fedsec.plan import FederationPlan
 from fedsec.plan.privacy import Privacy
 from fedsec.plan.terms import terms
+from fedsec.privacy.keystream import Keystream
 from fedsec.privacy.ledger import Budget, Column, Terms
 from fedsec.releases import Releases
 from fedsec_client.settings import Budget as Cap
@@ -45,8 +47,14 @@ def open_privacy(
         publisher.accept()
     except BudgetExhausted as error:
         raise refusal(error) from error
-    own = plan.privacy.model in {"local", "example"}
-    return NodePrivacy(publisher if own else None, unchanged)
+    match plan.privacy.model:
+        case "local":
+            perturb = Perturb.of(plan.privacy)
+            return NodePrivacy(publisher, lambda update, _heading: perturb(update, Keystream()))
+        case "example":
+            return NodePrivacy(publisher, unchanged)
+        case _:
+            return NodePrivacy(None, unchanged)
 
 
 def _terms(plan: FederationPlan, privacy: Privacy, site: Site, context: Context) -> Terms:

@@ -10,12 +10,14 @@ from fedsec.errors import ConfigError
 from fedsec.flower.collection import Collection, Plain
 from fedsec.flower.combination import Combination, Weighted
 from fedsec.flower.draws import Draw, Poisson, Ranked
+from fedsec.flower.private import Central
 from fedsec.flower.publishing import Publish
 from fedsec.flower.robust import RobustCombination
 from fedsec.flower.secure_sum import SecureSum
 from fedsec.flower.strategy import FedAdam, FedAvg, FedAvgM, ServerOptimizer, Weighting
 from fedsec.plan import FederationPlan, Training
 from fedsec.plan.privacy import Privacy, population
+from fedsec.privacy.keystream import Keystream
 from fedsec.tasks.training import LocalTraining
 
 if TYPE_CHECKING:
@@ -69,23 +71,23 @@ def combination(
     plan: FederationPlan,
     chance: Callable[[], np.random.Generator] = np.random.default_rng,
     publish: Publish | None = None,
+    source: Keystream | None = None,
 ) -> Combination:
     """Returns what is made of the rows.
 
     Args:
         plan: For the built-in app.
         chance: Makes a rule's source of chance; anew from the system, except in simulations.
-        publish: How noised aggregates get out, for a plan with [privacy] in which the coordinator
-            adds the noise.
+        publish: How noised aggregates get out, where the coordinator adds the noise.
+        source: Of that noise; anew from the system, except in simulations.
 
     Raises:
-        ConfigError: The plan asks for privacy that nothing here can give.
+        ConfigError: The plan asks for privacy, and there is no way to publish.
     """
-    if plan.privacy is not None and plan.privacy.model in {"central", "distributed"}:
-        raise ConfigError(
-            f'privacy.model = "{plan.privacy.model}" cannot be carried out yet, so the plan is not '
-            f"run ({publish})"
-        )
+    if plan.privacy is not None and plan.privacy.model == "central":
+        if publish is None:
+            raise ConfigError("the plan has [privacy]; say how noised aggregates are published")
+        return Central(plan, publish, Keystream() if source is None else source, chance)
     if plan.robust is None:
         return Weighted()
     by_weight = plan.learning[1].weighting == "examples"

@@ -82,3 +82,35 @@ def test_example_level_privacy_is_charged_on_each_node_and_figures_are_withheld(
     told = str(federation.show_run(run_id))
     assert "privacy budget" in told
     assert "0.01" not in told
+
+
+def test_the_coordinator_charges_its_noise_by_round_and_nodes_note_the_promise(
+    federation: LoopbackFederation,
+) -> None:
+    node = federation.nodes["node-0"]
+    before = len(charges(node))
+    run_id = federation.submit(PLAN.replace('"example"', '"central"'))
+    federation.wait_for_run(run_id, seconds=180)
+    own = [charge for _, charge in LedgerFile(federation.layout.ledger).entries()]
+    assert [charge.round for charge in own] == [1, 2]
+    assert {charge.guarantee.column for charge in own} == {"enforced"}
+    (promised,) = charges(node)[before:]
+    assert promised.guarantee.column == "promised"
+    assert promised.price.count == ROUNDS
+    stored = list((federation.layout.run(run_id) / "releases").glob("*.release"))
+    assert len(stored) == ROUNDS
+
+
+def test_a_node_charges_its_own_noise_by_round_and_the_coordinator_notes_the_promise(
+    federation: LoopbackFederation,
+) -> None:
+    node = federation.nodes["node-0"]
+    before, noted = len(charges(node)), len(LedgerFile(federation.layout.ledger).entries())
+    run_id = federation.submit(PLAN.replace('"example"', '"local"'))
+    federation.wait_for_run(run_id, seconds=180)
+    made = charges(node)[before:]
+    assert [charge.round for charge in made] == [1, 2]
+    assert {charge.guarantee.column for charge in made} == {"enforced"}
+    (entry,) = LedgerFile(federation.layout.ledger).entries()[noted:]
+    assert entry[1].guarantee.column == "promised"
+    assert entry[1].price.count == ROUNDS
