@@ -10,6 +10,7 @@ data, stays in the worker's log.
 """
 
 import importlib
+import logging
 import os
 import socket
 import sys
@@ -40,6 +41,7 @@ from fedsec_client.statefile import StateFile
 
 _TEXT = 500  # characters of an exception's text that leave the node
 _TASK_ID = 1
+_LOG = logging.getLogger(__name__)  # into worker.log, for the node's own operator
 
 
 class _RejectedError(Exception):
@@ -178,8 +180,10 @@ class Execution:
         try:
             return self._mod(message, self._context, self._app)
         except PolicyRefusal as error:
+            _LOG.warning("a message is refused: %s", safe(error))
             raise _RejectedError(ErrorCode.MOD_FAILED_PRECONDITION, f"refused: {error}") from error
         except ProtocolError as error:
+            _LOG.warning("a message cannot be used: %s", safe(error))
             why = f"the node could not use the message: {error}"
             raise _RejectedError(ErrorCode.MOD_FAILED_PRECONDITION, why) from error
         except DataError as error:
