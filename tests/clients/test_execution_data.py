@@ -12,6 +12,7 @@ from fedsec.plan.example import EXAMPLE
 from fedsec.wire.generated.local_pb2 import WorkerStart
 from fedsec_client.client_app import _data
 from fedsec_client.execution import Execution
+from fedsec_client.settings import PrivacyBudget
 from fedsec_client.site import BUILT_IN_CLIENT, DATA_KEY, Site
 
 
@@ -29,6 +30,8 @@ def start(directory: Path, partition: int) -> WorkerStart:
         node_config={DATA_KEY: json.dumps(data)},
         max_content_bytes=1 << 20,
         memory_mb=0,
+        ledger=os.fspath(directory / "privacy.ledger"),
+        budget=PrivacyBudget(),
     )
     return WorkerStart(
         run_id=1,
