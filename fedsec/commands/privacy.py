@@ -16,6 +16,7 @@ from fedsec.commands.spending import (
     noise_of,
     spending_of,
 )
+from fedsec.commands.statement_command import write_statement
 from fedsec.console import Json, emit_json, safe, say, show, table, warn
 from fedsec.errors import ConfigError
 from fedsec.plan import FederationPlan, Privacy
@@ -43,6 +44,7 @@ def fill(group: typer.Typer) -> None:
     """Adds the commands to the group `privacy`."""
     group.command("spend")(spend)
     group.command("calibrate")(calibrate)
+    group.command("statement")(write_statement)
 
 
 def spend(file: File, *, size: Size = None, as_json: Json = False) -> None:

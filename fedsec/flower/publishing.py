@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from fedsec.errors import ConfigError
-from fedsec.ledgerfile import NO_BUDGETS, Budgets, LedgerFile
+from fedsec.ledgerfile import NO_BUDGETS, Budgets, LedgerFile, compose
 from fedsec.plan import FederationPlan
 from fedsec.plan.terms import terms
 from fedsec.privacy.ledger import Book, Budget, Composer, Terms
@@ -146,7 +146,8 @@ def take_on(plan: FederationPlan, run_config: RunConfig, *, run: int) -> Publish
 
     Raises:
         BudgetExhausted: The plan costs more than is left.
-        ConfigError: There is no ledger to charge, or its budget is out of range.
+        ConfigError: The plan costs more than it says, there is no ledger to charge, or its budget
+            is out of range.
     """
     if plan.privacy is None or plan.privacy.model == "example":
         return None
@@ -157,6 +158,13 @@ def take_on(plan: FederationPlan, run_config: RunConfig, *, run: int) -> Publish
             "ledger, which is kept from run to run"
         )
     of = terms(plan)
+    costs = compose([of.whole], plan.privacy.delta)
+    if not costs <= plan.privacy.epsilon:
+        raise ConfigError(
+            f"the plan costs epsilon = {costs:.4g} at delta {plan.privacy.delta:g}, more than its "
+            f"privacy.epsilon = {plan.privacy.epsilon:g}; `fedsec privacy calibrate` finds the "
+            "noise that it needs"
+        )
     if plan.privacy.model != "central":
         of = replace(of, guarantee=replace(of.guarantee, column="promised"))
     directory = Path(str(run_config.get(DIRECTORY_KEY) or Path(path).parent / "runs" / str(run)))

@@ -180,3 +180,12 @@ def test_a_budget_out_of_range_is_refused(tmp_path: Path, more: dict[str, float]
     central = plan(more=PRIVACY.replace("MODEL", "central"))
     with pytest.raises(ConfigError, match="fedsec-budget-epsilon"):
         take_on(central, {LEDGER_KEY: str(tmp_path / "ledger"), **more}, run=5)
+
+
+def test_a_plan_that_costs_more_than_it_says_is_not_run(tmp_path: Path) -> None:
+    dear = plan(more=PRIVACY.replace("MODEL", "central").replace("epsilon = 8.0", "epsilon = 0.5"))
+    with pytest.raises(
+        ConfigError, match=r"costs epsilon = .* more than its privacy\.epsilon = 0\.5"
+    ):
+        take_on(dear, {LEDGER_KEY: str(tmp_path / "ledger")}, run=5)
+    assert not (tmp_path / "ledger").exists()

@@ -1,0 +1,75 @@
+"""`fedsec privacy statement`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedsec.commands.ledgers import FILE_NAME
+from fedsec.commands.statements import markdown, statement
+from fedsec.console import Json, say
+from fedsec.errors import ConfigError
+from fedsec.files import read_public, write_public
+from fedsec.ledgerfile import LedgerFile
+from fedsec.plan import FederationPlan
+from fedsec.plan.federation import MAX_BYTES
+
+LAST = "last"
+NAME = "privacy-statement"
+
+Run = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run, or 'last'.")]
+Directory = Annotated[
+    Path,
+    typer.Option(
+        "--dir", envvar="FEDSEC_SERVER_DIR", help="Of the coordinator, on its own machine."
+    ),
+]
+
+
+def write_statement(
+    run: Run,
+    *,
+    directory: Directory = Path(),
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Directory for the two files; that of the run."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write what a run guarantees to whom, as JSON and as Markdown, for an auditor."""
+    place = _find(directory, run)
+    plan = FederationPlan.parse(read_public(place / "plan.toml", limit=MAX_BYTES).decode())
+    entries = LedgerFile(directory / FILE_NAME).entries()
+    made = statement(plan, int(place.name), entries)
+    to = output or place
+    text, page = json.dumps(made, indent=2, allow_nan=False), markdown(made)
+    write_public(to / f"{NAME}.json", f"{text}\n".encode())
+    write_public(to / f"{NAME}.md", page.encode())
+    if as_json:
+        typer.echo(text)
+        return
+    typer.echo(page)
+    say(f"written to {to / NAME}.json and .md")
+
+
+def _find(directory: Path, run: str) -> Path:
+    """Returns the directory of a run.
+
+    Raises:
+        ConfigError: There is no such run, or no coordinator.
+    """
+    runs = directory / "runs"
+    if not runs.is_dir():
+        raise ConfigError(
+            f"{directory} is no coordinator's directory: it holds no runs; name one with --dir"
+        )
+    known = sorted(
+        (each for each in runs.iterdir() if each.name.isdigit()), key=lambda p: int(p.name)
+    )
+    if run == LAST and known:
+        return known[-1]
+    for each in known:
+        if each.name == run:
+            return each
+    raise ConfigError(f"there is no run {run[:40]!r} in {directory}; see `fedsec run list`")
