@@ -53,6 +53,8 @@ def open_privacy(
             return NodePrivacy(publisher, lambda update, _heading: perturb(update, Keystream()))
         case "example":
             return NodePrivacy(publisher, unchanged)
+        case "distributed":  # the sum's form adds this node's share of the noise
+            return NodePrivacy(None, unchanged, pay=publisher.charge)
         case _:
             return NodePrivacy(None, unchanged)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from fedsec.errors import ConfigError
 from fedsec.flower.collection import Collection, Plain
-from fedsec.flower.combination import Combination, Weighted
+from fedsec.flower.combination import Combination, OverPopulation, Weighted
 from fedsec.flower.draws import Draw, Poisson, Ranked
 from fedsec.flower.private import Central
 from fedsec.flower.publishing import Publish
@@ -88,6 +88,8 @@ def combination(
         if publish is None:
             raise ConfigError("the plan has [privacy]; say how noised aggregates are published")
         return Central(plan, publish, Keystream() if source is None else source, chance)
+    if plan.privacy is not None and plan.privacy.model == "distributed":
+        return OverPopulation(population(plan))  # of what the nodes have noised
     if plan.robust is None:
         return Weighted()
     by_weight = plan.learning[1].weighting == "examples"

@@ -1,0 +1,129 @@
+"""Real processes: the noise on released models is what the plan states, for every model of privacy.
+
+The nodes' own updates are a millionth of a step, so that what moves the model is noise: its
+variance is measured over all entries of two rounds, to about 1 %.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from fedsec.commands.spending import noise_of
+from fedsec.ledgerfile import LedgerFile
+from fedsec.plan import FederationPlan
+from fedsec.plan.terms import terms
+from fedsec.privacy.ledger import Charge
+from fedsec_sim.loopback import LoopbackFederation
+from tests.end_to_end import pulls
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+SIZE, N, ROUNDS, SECONDS = 20_000, 4, 2, 240.0
+PLAN = f"""
+schema = 1
+name = "noise"
+[task]
+name = "pulling:TASK"
+data = "pulls"
+options = {{ size = {SIZE} }}
+[training]
+rounds = {ROUNDS}
+local_steps = 1
+batch_size = 2
+learning_rate = 1e-6
+[nodes]
+min_available = {N}
+wait_s = 60
+[round]
+evaluate_every = 0
+[model]
+save_every = 1
+[privacy]
+epsilon = 50.0
+delta = 1e-5
+noise_multiplier = 2.0
+clip = 0.5
+"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model of privacy.
+
+    Attributes:
+        keys: Of [privacy].
+        tables: Further ones of the plan.
+        coordinator: How often its ledger is charged.
+        node: How often each node's is.
+        rounding: Share by which rounding may add to the variance.
+    """
+
+    keys: str
+    tables: str = ""
+    coordinator: int = 0
+    node: int = 0
+    rounding: float = 0.0
+
+
+TRIMMED = '[robust]\nrule = "trimmed-mean"\nbyzantine = 1\n'
+SUM = f'[secure_aggregation]\nmode = "semi-honest"\nmax_nodes = {N}\n'
+CASES = {
+    "central, trimmed mean": Case('model = "central"', TRIMMED, coordinator=ROUNDS, node=1),
+    "central, drawn in secret, adaptive": Case(
+        'model = "central"\nsampling = 0.5\n'
+        "clip_quantile = 0.5\nclip_noise = 5.0\nclip_learning_rate = 1e-9",
+        coordinator=ROUNDS,
+        node=1,
+    ),
+    "local": Case('model = "local"', coordinator=1, node=ROUNDS),
+    "distributed": Case('model = "distributed"', SUM, coordinator=1, node=ROUNDS, rounding=0.01),
+}
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackFederation]:
+    directory = tmp_path_factory.mktemp("noise")
+    gate = directory / "gate"
+    gate.mkdir()
+    with LoopbackFederation(directory / "federation", environment=pulls.ENVIRONMENT) as made:
+        made.add_nodes(N, lambda index, _count: pulls.settings(index, gate))
+        made.publish_roster()
+        yield made
+
+
+def charged(path: Path, plan: FederationPlan) -> list[Charge]:
+    entries = LedgerFile(path).entries() if path.exists() else []
+    return [charge for _, charge in entries if charge.plan == plan.digest]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_noise_is_what_the_plan_states(federation: LoopbackFederation, name: str) -> None:
+    case = CASES[name]
+    text = f"{PLAN}{case.keys}\n{case.tables}"
+    plan = FederationPlan.parse(text)
+    run_id = federation.submit(text)
+    federation.wait_for_run(run_id, SECONDS)
+    found = pulls.outcome(federation, run_id)
+    models = [np.zeros(SIZE), *(found.model(number) for number in range(1, ROUNDS + 1))]
+    noise = np.diff(np.array(models, np.float64), axis=0).ravel()
+    stated = noise_of(plan, SIZE).std
+    statistic = float((noise**2).sum())
+    assert scipy.stats.chi2.sf(statistic / (1 + case.rounding) / stated**2, noise.size) > 1e-5
+    assert scipy.stats.chi2.cdf(statistic / stated**2, noise.size) > 1e-5
+    # noise for C/n where the sensitivity is larger, or 4 % less of it, would be noticed
+    assert scipy.stats.chi2.cdf(0.92 * statistic / stated**2, noise.size) < 1e-3
+    for report in found.rounds():
+        assert not {"train_loss", "examples"} & set(report)
+
+    coordinator = charged(federation.layout.ledger, plan)
+    assert len(coordinator) == case.coordinator
+    for node in federation.nodes.values():
+        mine = charged(node.directory / "privacy.ledger", plan)
+        assert len(mine) == case.node
+        column = "promised" if case.keys.startswith('model = "central"') else "enforced"
+        assert {charge.guarantee.column for charge in mine} == {column}
+        assert {charge.price.event for charge in mine} == {terms(plan).price.event}
