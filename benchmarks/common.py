@@ -10,7 +10,8 @@ from typing import Literal
 
 from fedsec.console import format_bytes, format_duration, show, table
 
-Metric = Literal["time", "cpu_time", "rate", "bytes", "memory"]
+Metric = Literal["time", "cpu_time", "rate", "bytes", "memory", "accuracy"]
+HIGHER_IS_BETTER = {"rate", "accuracy"}
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Result:
 
     Attributes:
         case: What and how big, e.g. ``"median n=50 d=1000000"``.
-        metric: Of which kind the numbers are; a ``rate`` is better when it is higher.
+        metric: Of which kind the numbers are; a rate or an accuracy is better when it is higher.
         unit: Of `ours` and `peer`.
         ours: Median.
         peer: Median.
@@ -50,7 +51,7 @@ def compare(
     """Returns the comparison of the medians of two equally long lists of values."""
     assert len(ours) == len(peer), "both are measured equally often"
     mine, theirs = statistics.median(ours), statistics.median(peer)
-    ratio = mine / theirs if metric == "rate" else theirs / mine
+    ratio = mine / theirs if metric in HIGHER_IS_BETTER else theirs / mine
     return Result(case, metric, unit, mine, theirs, peer_name, ratio, len(ours))
 
 
