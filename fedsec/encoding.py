@@ -139,7 +139,12 @@ class FixedPoint:
 
     def decode(self, total: Words) -> Doubles:
         """See `Encoding`."""
-        return unwrap(_sized(total, self.size, self.bits), self.bits) / self.scale
+        words = _sized(total, self.size, self.bits)
+        found = np.empty(self.size)
+        for start in range(0, self.size, _BLOCK):
+            end = start + _BLOCK
+            np.divide(unwrap(words[start:end], self.bits), self.scale, out=found[start:end])
+        return found
 
 
 class Noise(Protocol):

@@ -118,13 +118,14 @@ class SumForm:
             weight = counted / self.max_weight
         if weight <= 0:
             raise ConfigError("the nodes' weights add up to 0")
-        mean = (self.encoding.decode(total[:size]) / weight).astype(np.float32)
+        mean = self.encoding.decode(total[:size])
+        mean /= weight
         start = self.length - len(self.figures)
         figures = {
             name: low + (high - low) * float(total[place]) / self._steps / weight
             for place, (name, (low, high)) in enumerate(self.figures.items(), start)
         }
-        return Summed(mean, weight, counted, figures)
+        return Summed(mean.astype(np.float32), weight, counted, figures)
 
     def _share(self, examples: int) -> float:
         if self.max_weight is None:

@@ -1,0 +1,1 @@
+"""An app whose round is all transport and secure aggregation."""
