@@ -5,7 +5,9 @@ it. A reader checks a count against the bytes that are there before it makes any
 bytes that are left over. Specification: docs/spec/secagg.md, section "Encodings".
 """
 
+from collections.abc import Callable
 from itertools import pairwise
+from struct import Struct
 
 from fedsec.errors import ProtocolError
 
@@ -17,19 +19,14 @@ def label(purpose: str) -> bytes:
     return f"{_PREFIX}{purpose}\0".encode("ascii")
 
 
-def u8(value: int) -> bytes:
-    """Returns `value` in 0..255 as one byte."""
-    return value.to_bytes(1, "big")
+u8: Callable[[int], bytes] = Struct(">B").pack
+"""Returns a number in 0..255 as one byte."""
 
+u32: Callable[[int], bytes] = Struct(">I").pack
+"""Returns a number in 0..2^32-1 as 4 bytes, big-endian."""
 
-def u32(value: int) -> bytes:
-    """Returns `value` in 0..2^32-1 as 4 bytes, big-endian."""
-    return value.to_bytes(4, "big")
-
-
-def u64(value: int) -> bytes:
-    """Returns `value` in 0..2^64-1 as 8 bytes, big-endian."""
-    return value.to_bytes(8, "big")
+u64: Callable[[int], bytes] = Struct(">Q").pack
+"""Returns a number in 0..2^64-1 as 8 bytes, big-endian."""
 
 
 class Reader:
