@@ -16,9 +16,10 @@ class Tree(Protocol):
 
 
 def register(cli: Tree) -> None:
-    """Adds the groups `plan`, `privacy`, `ledger` and `robust`, and `fedsec version`."""
+    """Adds the groups `plan`, `task`, `privacy`, `ledger`, `robust`, and `fedsec version`."""
     cli.extend("plan", "Plans: what is learned, by whom and how.", "fedsec.commands.plans:fill")
     cli.extend("privacy", "What privacy costs, before and after.", "fedsec.commands.privacy:fill")
     cli.extend("ledger", "Privacy ledgers: what was spent.", "fedsec.commands.ledgers:fill")
     cli.extend("robust", "Rules that withstand hostile nodes.", "fedsec.commands.robust:fill")
+    cli.extend("task", "Tasks: what can be learned.", "fedsec.commands.tasks:fill")
     cli.command("version", "What is installed.", "fedsec.commands.versions:version")

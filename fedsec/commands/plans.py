@@ -6,19 +6,22 @@ from typing import Annotated
 
 import typer
 
+from fedsec.commands.new_plan import NEW, new
 from fedsec.console import Json, emit_json, safe, say
 from fedsec.errors import ConfigError
 from fedsec.files import read_public
 from fedsec.plan import FederationPlan, toml_example
 from fedsec.plan.federation import MAX_BYTES
+from fedsec.plan.reference import reference_page
 from fedsec.plan.summary import summary
-from fedsec.tasks.names import BUILT_IN
 
 
 def fill(group: typer.Typer) -> None:
     """Adds the commands to the group `plan`."""
     group.command("check")(check)
     group.command("example")(example)
+    group.command("new", epilog=NEW)(new)
+    group.command("reference")(reference)
 
 
 def check(
@@ -39,21 +42,19 @@ def example() -> None:
     typer.echo(toml_example(), nl=False)
 
 
+def reference() -> None:
+    """Print every key of a plan: what it says, what is allowed, its default. In Markdown."""
+    typer.echo(reference_page(), nl=False)
+
+
 def read_plan(file: Path) -> FederationPlan:
     """Returns the plan in `file`.
 
     Raises:
-        ConfigError: It cannot be read, is wrong, or names a built-in task that does not exist.
+        ConfigError: It cannot be read, or is wrong.
     """
     try:
         text = read_public(file, limit=MAX_BYTES).decode()
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file} is not UTF-8 text: {error.reason}") from error
-    plan = FederationPlan.parse(text)
-    task = plan.task.name if plan.task is not None else ":"
-    if ":" not in task and task not in BUILT_IN:
-        known = ", ".join(f'"{name}"' for name in BUILT_IN)
-        raise ConfigError(
-            f'the plan: task.name = "{task}": allowed: {known}, or your own as "module:attribute"'
-        )
-    return plan
+    return FederationPlan.parse(text)

@@ -37,6 +37,11 @@ class Problems:
             raise DataError("\n  ".join(listed))
 
 
+def is_header(names: Sequence[str]) -> bool:
+    """Says whether these can be names of columns; what reads as a number must be a value."""
+    return not any(NUMBER.match(name) for name in names)
+
+
 def named_columns(names: Sequence[str]) -> str:
     """Returns the names of columns, for a problem; not those that must be values.
 
@@ -45,7 +50,7 @@ def named_columns(names: Sequence[str]) -> str:
     >>> named_columns(["63", "1", "145"])
     'the first row holds numbers: has the file no header (header = false)?'
     """
-    if any(NUMBER.match(name) for name in names):
+    if not is_header(names):
         return "the first row holds numbers: has the file no header (header = false)?"
     more = len(names) - MAX_LISTED
     shown = ", ".join(f'"{name}"' for name in names[:MAX_LISTED])

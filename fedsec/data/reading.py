@@ -11,7 +11,7 @@ from fedsec.data.biopsies import as_csv
 from fedsec.data.columns import Column, Mask, Numbers, one_hot
 from fedsec.data.frames import Frame, read_frame
 from fedsec.data.images import read_folder, read_idx, read_npz
-from fedsec.data.problems import Problems, named_columns
+from fedsec.data.problems import Problems, is_header, named_columns
 from fedsec.data.records import Records
 from fedsec.data.settings import (
     BreastCancer,
@@ -123,18 +123,18 @@ class _Reader:
     def _input(self, name: str) -> tuple[NDArray[np.float32], list[str]]:
         """Returns what becomes of a column: its inputs (n, k), and their names."""
         column, fill = self._column(name), self._settings.fill.get(name)
-        texts = self._settings.categories.get(name)
         if fill is None:
             self._lacks(column, f"fill.{name} says what stands in for it")
-        if texts is None:
+        if name not in self._settings.categories:
             numbers = column.numbers(self._decimal)
             if fill is not None:
                 numbers[column.missing] = float(fill)
             return self._single(column, numbers), [name]
+        known, texts = self._settings.category(name)
         codes = column.codes(texts, f"categories.{name}")
         if fill is not None:
-            codes[column.missing] = texts.index(str(fill))
-        return one_hot(codes, len(texts)), [f"{name}={text}" for text in texts]
+            codes[column.missing] = known.index(str(fill))
+        return one_hot(codes, len(known)), [f"{name}={each}" for each in known]
 
     def _single(self, column: Column, numbers: Numbers) -> NDArray[np.float32]:
         with np.errstate(over="ignore"):
@@ -191,4 +191,6 @@ def _check_names(settings: Columns, frame: Frame) -> None:
                 if len(there) == 1 and isinstance(settings, Csv):
                     hint = f'; is separator = "{settings.separator}" the right one?'
                 problems.add(f'{key}: the files have no column "{name}"; {guess}{hint}')
+                if hint or not (near or is_header(there)):
+                    problems.end()  # one mistake behind all of them
     problems.end()

@@ -114,7 +114,8 @@ class Columns(Connector):
         missing: What happens to a record with a missing value that `fill` does not cover.
         fill: What stands in for missing values, by column: a number, or one of its categories.
         categories: By column, every text that may stand there; each becomes an input of its own,
-            ``column=text``, that is 1 or 0.
+            ``column=text``, that is 1 or 0. As a table: from the name that all sites use to the
+            text in this site's files, e.g. ``smoker = { no = "nein", yes = "ja" }``.
         label: The column to be learned.
         label_map: From the label's texts to classes, counted from 0.
         label_threshold: The label becomes 1 above this number and 0 elsewhere.
@@ -128,7 +129,7 @@ class Columns(Connector):
     column_markers: dict[Column, list[Text]] = {}
     missing: Literal["refuse", "drop"] = "refuse"
     fill: dict[Column, float | Text] = {}
-    categories: dict[Column, list[Text]] = {}
+    categories: dict[Column, list[Text] | dict[Text, Text]] = {}
     label: Column
     label_map: dict[Text, Annotated[int, Field(ge=0, le=100_000)]] | None = None
     label_threshold: float | None = None
@@ -142,14 +143,22 @@ class Columns(Connector):
             yield f'drop: holds the label, "{self.label}"'
         if self.label in self.categories:
             yield f"categories.{self.label}: is the label; label_map gives its texts numbers"
-        for name, texts in self.categories.items():
+        for name in self.categories:
+            _, texts = self.category(name)
             if len(set(texts)) != len(texts) or not texts:
                 yield f"categories.{name}: must list every category once, and at least one"
         for name, value in self.fill.items():
-            if name in self.categories and str(value) not in self.categories[name]:
+            if name in self.categories and str(value) not in self.category(name)[0]:
                 yield f"fill.{name}: is none of categories.{name}"
             if name not in self.categories and isinstance(value, str):
                 yield f"fill.{name}: must be a number, for categories.{name} is not given"
+
+    def category(self, column: str) -> tuple[list[str], list[str]]:
+        """Returns the categories of a column, and the text of each in the files."""
+        given = self.categories[column]
+        if isinstance(given, dict):
+            return list(given), list(given.values())
+        return given, given
 
 
 class Csv(Columns):

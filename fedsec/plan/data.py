@@ -4,6 +4,7 @@ Paths, separators and markers are the sites' business; which inputs the model ha
 and on which scale, must be the same everywhere, so the plan says it.
 """
 
+import difflib
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
@@ -63,7 +64,7 @@ MODELS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "breast-cancer": ("logistic", "mlp"),
     }
 )
-"""Values of task.options.model, by built-in task; the first is the default."""
+"""The built-in tasks, and the values of task.options.model of each; the first is the default."""
 
 READ_BY = ("table", "images")
 """The tasks that need the table ``[data]``; the others know their data."""
@@ -94,6 +95,14 @@ def data_and_task(plan: "FederationPlan") -> Iterator[Refusal]:
     task, data = plan.task, plan.data
     if task is None:
         return
+    if ":" not in task.name and task.name not in MODELS:
+        close = difflib.get_close_matches(task.name, MODELS, n=1)
+        guess = f'; did you mean "{close[0]}"?' if close else ""
+        known = f'built in are {_quoted(tuple(MODELS))}; your own is "module:attribute"'
+        yield Refusal("task.name", f'"{task.name}": {known}{guess}')
+        return
+    if ":" not in task.name:
+        yield from _known_model(task.name, task.options.get("model"))
     if task.name not in READ_BY:
         if data is not None:
             yield Refusal(
@@ -148,8 +157,12 @@ def _model(task: str, model: object, data: Data) -> Iterator[Refusal]:
         yield Refusal(
             "data.classes", f'{data.classes}: model = "linear" predicts a number; {other}'
         )
-    if model not in MODELS[task]:
-        yield Refusal("task.options.model", f"= {model!r}: allowed: {_quoted(MODELS[task])}")
+
+
+def _known_model(task: str, model: object) -> Iterator[Refusal]:
+    if model is not None and model not in MODELS[task]:
+        allowed = _quoted(MODELS[task])
+        yield Refusal("task.options.model", f'"{str(model)[:80]}": allowed: {allowed}')
 
 
 def _quoted(names: tuple[str, ...]) -> str:

@@ -1,3 +1,5 @@
 """The names of the built-in tasks, for who must know them without loading torch."""
 
-BUILT_IN = ("digits", "table", "images", "breast-cancer")
+from fedsec.plan.data import MODELS
+
+BUILT_IN = tuple(MODELS)

@@ -156,7 +156,10 @@ def test_under_plain_flower_the_partition_is_flowers() -> None:
             {"node_config": {"fedsec-data": '{"partition": 3, "partitions": 3}'}},
             "[data.digits] partition = 3: allowed: an integer in 0..2",
         ),
-        ({"plan": PLAN.replace("mlp", "mpl")}, 'task.options.model = "mpl": allowed: "cnn", "mlp"'),
+        (
+            {"plan": PLAN.replace("mlp", "mpl")},
+            'the plan: task.options.model: "mpl": allowed: "cnn", "mlp"',
+        ),
     ],
 )
 def test_what_is_wrong_here_is_said_in_a_sentence(changed: dict[str, Any], sentence: str) -> None:

@@ -29,6 +29,8 @@ def test_registering_is_light_and_complete() -> None:
     assert {command.name for command in tree.group("plan", "").registered_commands} == {
         "check",
         "example",
+        "new",
+        "reference",
     }
     assert [command.name for command in tree.root.registered_commands] == ["version"]
 
@@ -56,7 +58,10 @@ def test_json_is_the_canonical_plan_and_its_digest(
     ("text", "sentence"),
     [
         (toml_example().replace("rounds = 30", "rounds = 0"), "training.rounds = 0: allowed: an"),
-        (toml_example().replace('name = "digits" ', 'name = "digit"'), 'task.name = "digit": allo'),
+        (
+            toml_example().replace('name = "digits" ', 'name = "digit"'),
+            'task.name: "digit": built in',
+        ),
         ("schema = ", "the plan is not TOML"),
     ],
 )

@@ -69,6 +69,13 @@ def test_a_category_can_be_what_stands_in(heart: dict[str, Any]) -> None:
     np.testing.assert_array_equal(filled.inputs, [[1, 0], [1, 0]])
 
 
+def test_a_site_may_have_its_own_words_for_categories(heart: dict[str, Any]) -> None:
+    heart["categories"] = {"sex": {"male": "m", "female": "f"}, "cp": ["1", "2", "4"]}
+    named = records(**heart, missing="drop", keep=["sex"])
+    assert named.names == ("sex=male", "sex=female")
+    np.testing.assert_array_equal(named.inputs, [[1, 0], [0, 1]])
+
+
 def test_columns_are_kept_and_dropped(heart: dict[str, Any]) -> None:
     kept = records(**heart, keep=["age", "chol", "sex"], drop=["chol"], missing="drop")
     assert kept.names == ("age", "sex=f", "sex=m")

@@ -212,7 +212,7 @@ def test_an_area_that_is_not_defined_is_left_out() -> None:
         (
             'data = "study"',
             'data = "study"\noptions = { model = "forest" }',
-            'task.options.model: = \'forest\': allowed: "logistic", "linear", "mlp"',
+            'task.options.model: "forest": allowed: "logistic", "linear", "mlp"',
         ),
     ],
 )
