@@ -9,7 +9,7 @@ from fedsec.errors import ConfigError
 from fedsec.robust import coordinates, weighing
 from fedsec.robust.aggregate import Aggregate, Doubles
 from fedsec.robust.blocks import Block, Scratch
-from fedsec.robust.combine import combine
+from fedsec.robust.combine import Combined, combine, weighted_sum
 from fedsec.robust.coordinate_rules import Meamed, Mean, Median, TrimmedMean
 from fedsec.robust.distance_rules import (
     Bulyan,
@@ -172,6 +172,10 @@ def _by_weight(work: Work, made: Weighing) -> Aggregate:
     """Returns the weighted sum of the rows."""
     rows, matrix, reference = work.found.rows, work.mixture.matrix, work.reference
     weights = made.weights if matrix is None else made.weights @ matrix
+    scores = made.scores if matrix is None or len(matrix) == len(rows) else None
+    if not work.diagnose and (reference is None or not made.start):
+        combined = Combined(weighted_sum(rows, weights, work.threads), None, 0.0)
+        return report(work.found, work.excluded, work.n, combined, weights=weights, scores=scores)
     factors = weights.astype(rows.working)
 
     def former(block: Block, columns: slice, scratch: Scratch) -> Block:
@@ -182,7 +186,6 @@ def _by_weight(work: Work, made: Weighing) -> Aggregate:
         return out
 
     combined = combine(rows, former, threads=work.threads, diagnose=work.diagnose)
-    scores = made.scores if matrix is None or len(matrix) == len(rows) else None
     return report(work.found, work.excluded, work.n, combined, weights=weights, scores=scores)
 
 

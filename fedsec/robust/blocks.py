@@ -8,8 +8,9 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -53,7 +54,7 @@ class Rows:
     def __len__(self) -> int:
         return len(self.used)
 
-    @property
+    @cached_property
     def working(self) -> np.dtype[Any]:
         """In which dtype blocks come: float64 for float64, else float32."""
         return np.dtype(np.float64 if self.dtype == np.float64 else np.float32)
@@ -174,7 +175,7 @@ def sweep(
             return work(columns)
 
     blocks = [slice(start, min(start + width, size)) for start in range(0, size, width * every)]
-    with _blas().limit(limits=1, user_api="blas"):
+    with one_blas_thread():
         if threads == 1 or len(blocks) == 1:
             yield from map(quiet, blocks)
             return
@@ -182,6 +183,12 @@ def sweep(
             # A batch at a time bounds how many results wait for their turn.
             for start in range(0, len(blocks), 4 * threads):
                 yield from pool.map(quiet, blocks[start : start + 4 * threads])
+
+
+def one_blas_thread() -> AbstractContextManager[object]:
+    """Returns a block in which BLAS keeps to one thread, in the whole process."""
+    limited: AbstractContextManager[object] = _blas().limit(limits=1, user_api="blas")
+    return limited
 
 
 @cache
@@ -199,7 +206,8 @@ def squared_norms(rows: Rows, threads: int) -> NDArray[np.float64]:
         return [_square_of(rows, row) for row in range(some.start, some.stop)]
 
     total: list[float] = []
-    for part in sweep(len(rows), max(1, len(rows) // (8 * threads)), norms, threads):
+    width = len(rows) if threads == 1 else max(1, len(rows) // (8 * threads))
+    for part in sweep(len(rows), width, norms, threads):
         total += part
     return exact_squares(rows, np.array(total))
 

@@ -5,15 +5,16 @@ rows. Beside the input there are n^2 numbers and a few column blocks per thread.
 """
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal, Unpack
 
 import numpy as np
 
 from fedsec.errors import ConfigError
-from fedsec.robust.aggregate import Aggregate, Doubles, Mixed
+from fedsec.robust.aggregate import Aggregate, Diagnostics, Doubles, Mixed
 from fedsec.robust.apply import Work, apply
 from fedsec.robust.blocks import Rows, open_rows
-from fedsec.robust.combine import mix_rows
+from fedsec.robust.combine import mix_rows, weighted_sum
 from fedsec.robust.coordinate_rules import Mean
 from fedsec.robust.faults import TooManyFaults, count_byzantine
 from fedsec.robust.geometry import Measured, measure_gram, measure_norms
@@ -120,14 +121,14 @@ def _mean_unseen(call: _Call, updates: Updates) -> Aggregate | None:
     if wrong:
         return None
     n = len(rows)
-    found = Measured(rows, {}, np.full(n, np.nan))
-    mixture = mix((), found, lambda _: 0, None, looks=False)
     shares = _shares(call, rows, n)
-    work = Work(
-        call.rule, n, found, {}, 0, mixture, shares, None, None, call.threads, diagnose=False
-    )
-    result = apply(work)
-    return result if is_finite(result.vector) else None
+    weights = np.full(n, 1 / n) if shares is None else shares
+    vector = weighted_sum(rows, weights, call.threads)
+    if not is_finite(vector):
+        return None
+    unknown = np.full(n, np.nan)
+    told = Diagnostics(unknown, unknown, unknown, None, MappingProxyType({}), "none")
+    return Aggregate(vector, weights, (), told)
 
 
 def premix(

@@ -74,22 +74,26 @@ def test_distances_among_ordinary_updates_need_no_float64() -> None:
 
 @pytest.mark.parametrize("n", [30, 100])
 def test_peers_pick_the_attacker_where_krum_here_does_not(n: int) -> None:
-    rows, f = near(n, 1e-4, d=10_000), n // 5
-    attacker = 3
-    # Three times as far out as the others: the last row that Krum should return.
-    rows[attacker] += 3e-4 * np.random.default_rng(9).standard_normal(10_000).astype(np.float32)
-    expected = exact(rows)
-    assert worst(peers(rows), expected) > 1, "the peers' formula has no correct digit here"
-    assert peers(rows).min() < 0
+    """What the peers' rounding makes of it differs from machine to machine: three draws of rows."""
+    f, attacker, wrong = n // 5, 3, 0
 
     def pick(distances: Doubles) -> int:
         others = distances + np.diag(np.full(n, np.inf))
         return int(np.argmin(np.sort(others, axis=1)[:, : n - f - 2].sum(axis=1)))
 
-    weights = Krum(f)(rows).weights
-    assert weights is not None
-    assert int(np.argmax(weights)) == pick(expected) != attacker
-    assert pick(peers(rows)) != pick(expected)
+    for seed in range(3):
+        rows = near(n, 1e-4, d=10_000, seed=seed)
+        # Three times as far out as the others: the last row that Krum should return.
+        away = np.random.default_rng(9).standard_normal(10_000).astype(np.float32)
+        rows[attacker] += np.float32(3e-4) * away
+        expected = exact(rows)
+        assert worst(peers(rows), expected) > 1, "the peers' formula has no correct digit here"
+        assert peers(rows).min() < 0
+        weights = Krum(f)(rows).weights
+        assert weights is not None
+        assert int(np.argmax(weights)) == pick(expected) != attacker
+        wrong += pick(peers(rows)) != pick(expected)
+    assert wrong >= 2
 
 
 def test_neighbours_of_nearest_neighbour_mixing_are_right_too() -> None:
