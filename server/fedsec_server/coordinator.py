@@ -20,7 +20,7 @@ from fedsec.errors import ConfigError
 from fedsec.files import check_private_directory
 from fedsec.identity.names import Kind
 from fedsec.wire.call import Method
-from fedsec.wire.channels import listen
+from fedsec.wire.channels import MAX_CONNECTIONS, listen
 from fedsec.wire.denylist import Denylist
 from fedsec.wire.gate import Gate, utc_now
 from fedsec.wire.options import MAX_MESSAGE_BYTES, SERVER_OPTIONS
@@ -219,7 +219,14 @@ class _Parts:
                 self.gates[port.clients] = gate
             credentials = self.certificate.listener(port.clients).credentials
             handler = gate.generic_handler(port.methods)
-            listener = await listen(port.address, credentials, handler, options=port.options)
+            listener = await listen(
+                port.address,
+                credentials,
+                handler,
+                # one for each node, and a second one while it moves to a new certificate
+                max_connections=max(MAX_CONNECTIONS, 2 * self.settings.limits.max_nodes),
+                options=port.options,
+            )
             servers.append(listener.server)
             host = bare_host(port.address)
             addresses[port.name] = (

@@ -14,11 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fedsec.console import say
-from fedsec.errors import StateError
+from fedsec.errors import ConfigError, StateError
 from fedsec_server.coordinator import Coordinator, coordinate
-from fedsec_server.layout import Layout, find_coordinator
+from fedsec_server.layout import Layout, find_coordinator, load_settings
 from fedsec_server.logs import log_to, stop_logging
+from fedsec_server.settings import Limits
 
+FILES_BASE = 256  # listeners, database, logs, libraries
+FILES_PER_RUN = 64  # contents that are on their way
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -37,7 +40,7 @@ async def serve(directory: Path, *, quiet: bool = False) -> None:
     """
     layout = find_coordinator(directory)
     with only_one(layout):
-        _allow_many_files()
+        allow_files(load_settings(layout).limits)
         log_to(layout.log)
         try:
             with _until_signal() as ended:
@@ -105,10 +108,25 @@ def _until_signal() -> Iterator[asyncio.Event]:
             loop.remove_signal_handler(each)
 
 
-def _allow_many_files() -> None:
-    """Lets this process open as many files as it may: a connection or a content is one each."""
+def allow_files(limits: Limits) -> None:
+    """Lets this process open as many files as it may, and looks whether they are enough.
+
+    A node's connection is one, for a moment two when its certificate was renewed; a content is one;
+    run processes have a few each.
+
+    Raises:
+        ConfigError: They are fewer than the settings may come to need.
+    """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    needed = FILES_BASE + 2 * limits.max_nodes + FILES_PER_RUN * limits.max_runs
+    if most != resource.RLIM_INFINITY and most < needed:
+        raise ConfigError(
+            f"this process may open {most} files; limits.max_nodes = {limits.max_nodes} and "
+            f"max_runs = {limits.max_runs} can come to need {needed}. Raise the limit "
+            f"(`LimitNOFILE={needed}` in the unit of systemd, `ulimit -Hn {needed}` as root "
+            "before the start), or lower max_nodes in server.toml"
+        )
 
 
 def _introduce(layout: Layout, coordinator: Coordinator) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,15 @@ from fedsec.errors import ConfigError, StateError
 from fedsec.identity.names import Kind
 from fedsec.wire.generated import admin_pb2
 from fedsec_server.layout import Layout, Listening
-from fedsec_server.program import only_one
+from fedsec_server.program import allow_files, only_one
+from fedsec_server.settings import Limits
 from fedsec_server.state.store import Store
 from fedsec_server.state.values import RunState
 from tests.server.coordinatorrig import EchoNode, Place, Program, make_place
 from tests.server.runrig import plan
 from tests.wire.gated import run, until
+
+FEDSEC = f"{sys.executable} -c 'from fedsec.cli import main; main()'"
 
 
 def echo_node(place: Place, name: str) -> EchoNode:
@@ -215,3 +219,28 @@ def test_listeners_take_certificates_of_their_own_kind_alone(tmp_path: Path) -> 
         program.until_listening()
         assert Listening.read(place.layout).process == program.process.pid
         run(main())
+
+
+@pytest.mark.parametrize("hard", [1000, 100_000])
+def test_too_few_files_are_said_at_the_start(monkeypatch: pytest.MonkeyPatch, hard: int) -> None:
+    """1000 nodes twice, 8 runs with 64 each, and 256."""
+    taken = []
+    monkeypatch.setattr("resource.getrlimit", lambda _: (512, hard))
+    monkeypatch.setattr("resource.setrlimit", lambda _, both: taken.append(both))
+    if hard == 1000:
+        with pytest.raises(ConfigError, match=r"may open 1000 files; .*`LimitNOFILE=2768`"):
+            allow_files(Limits())
+    else:
+        allow_files(Limits())
+    allow_files(Limits(max_nodes=10, max_runs=1))
+    assert taken == [(hard, hard)] * 2
+
+
+@pytest.mark.slow
+def test_the_program_itself_refuses_to_start_with_too_few_files(tmp_path: Path) -> None:
+    place = make_place(tmp_path)
+    start = f"{FEDSEC} server start {place.layout.directory}"
+    with Program(place.layout, ["bash", "-c", f"ulimit -n 600; exec {start}"]) as program:
+        status, printed = program.end()
+    assert status == 2
+    assert "this process may open 600 files; limits.max_nodes = 1000" in " ".join(printed.split())

@@ -1,0 +1,1 @@
+"""An ordinary Flower app, run unchanged by both runtimes of the measurement."""
