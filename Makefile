@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 WHOLE  := tests/end_to_end tests/simulations
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test check static doctest examples wheel proto bench clean
+.PHONY: help demo test check static doctest examples wheel proto bench soak clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,6 +52,9 @@ proto: $(READY)  ## generate fedsec/wire/generated from proto/
 
 bench: $(READY)  ## the measurements that the README quotes
 	@$(BIN)/python benchmarks/round_latency.py
+
+soak: $(READY)  ## thirty nodes that come, go and crash, for five minutes
+	@$(BIN)/python -m tests.end_to_end.soaking --seconds 300
 
 clean:  ## remove what was installed and built
 	@rm -rf $(VENV) dist build

@@ -85,6 +85,7 @@ class HostileNode:
         directory: With an identity.
         usual: What it does in a round that is not in `special`.
         special: What it does in some rounds.
+        loop: That runs in another thread, for many nodes; None: one of its own.
 
     Attributes:
         acks: Refusals of the coordinator by instruction; "" where it took the answer.
@@ -96,15 +97,19 @@ class HostileNode:
     directory: Path
     usual: Answer
     special: Mapping[int, Answer]
+    loop: asyncio.AbstractEventLoop | None = None
     acks: list[tuple[str, str]] = field(default_factory=list)
     errors: list[BaseException] = field(default_factory=list)
     refusals: list[FedsecError] = field(default_factory=list)
     asked: dict[int, Asked] = field(default_factory=dict)
 
     def __enter__(self) -> Self:
-        self._loop = asyncio.new_event_loop()
+        self._loop = self.loop or asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="hostile-node")
-        self._thread.start()
+        if self.loop is None:
+            self._thread.start()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._over = asyncio.Event()
         self._session = asyncio.run_coroutine_threadsafe(self._serve(), self._loop)
         return self
 
@@ -114,7 +119,10 @@ class HostileNode:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
+        self._session.cancel()
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(30)
+        if self.loop is not None:
+            return
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
@@ -140,23 +148,25 @@ class HostileNode:
                 await asyncio.sleep(0.01)
 
     async def _end(self) -> None:
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
+        for task in set(self._tasks):
             task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._over.wait()
 
     async def _serve(self) -> None:
         enrolment = Enrolment.load(self.directory)
         held = enrolment.credentials
         credentials = node_credentials(held.servers_ca_pem, held.chain_pem, held.key_pem)
         self._writing = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
-        async with open_channel(enrolment.record.fleet_address, credentials) as channel:
-            self._channel = channel
-            self._call = channel.stream_stream(SESSION)()
-            await self.send_frame(NodeFrame(hello=Hello(version=protocol_version())))
-            while isinstance(data := await self._read(), bytes):
-                await self._on_frame(CoordinatorFrame.FromString(data))
+        try:
+            async with open_channel(enrolment.record.fleet_address, credentials) as channel:
+                self._channel = channel
+                self._call = channel.stream_stream(SESSION)()
+                await self.send_frame(NodeFrame(hello=Hello(version=protocol_version())))
+                while isinstance(data := await self._read(), bytes):
+                    await self._on_frame(CoordinatorFrame.FromString(data))
+        finally:
+            self._over.set()
 
     async def _read(self) -> object:
         try:
