@@ -4,6 +4,7 @@ Each package names a function in the entry-point group ``fedsec.commands``; it r
 `CommandTree` and adds its commands. So the library never imports the programs above it.
 """
 
+import errno
 import os
 import sys
 import traceback
@@ -23,6 +24,7 @@ from fedsec.errors import FedsecError
 
 GROUP = "fedsec.commands"
 REFUSED = 2  # exit code of a command that could not be carried out
+_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})  # no fault of the program
 _LINE = 2000  # longest line of an error, in characters
 
 _HELP = """Federated learning over mutual TLS.
@@ -179,6 +181,12 @@ def run(arguments: Sequence[str], points: Iterable[EntryPoint] | None = None) ->
         if tree.debug:
             traceback.print_exception(error)
         _complain(error)
+        return REFUSED
+    except OSError as error:
+        if tree.debug or error.errno not in _DISK:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        _complain(FedsecError(f"{where}the disk does not take it: {error.strerror}"))
         return REFUSED
     except SystemExit as end:  # how typer ends, also after success
         return end.code if isinstance(end.code, int) else 0

@@ -17,7 +17,7 @@ def locked(directory: Path) -> Iterator[None]:
 
     Raises:
         StateError: Another agent holds it.
-        ConfigError: The file cannot be made.
+        ConfigError: The file cannot be made or written.
     """
     path = directory / FILE_NAME
     try:
@@ -30,8 +30,11 @@ def locked(directory: Path) -> Iterator[None]:
         except OSError:
             holder = os.read(descriptor, 20).decode("ascii", "replace").strip() or "unknown"
             raise StateError(f"an agent runs in {directory} already, as process {holder}") from None
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
+        try:
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"{os.getpid()}\n".encode())
+        except OSError as error:
+            raise ConfigError(f"cannot write {path}: {error.strerror}") from error
         yield
     finally:
         os.close(descriptor)

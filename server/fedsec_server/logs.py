@@ -87,6 +87,17 @@ def event_fields(**fields: object) -> dict[str, dict[str, object]]:
 class _PrivateFile(logging.handlers.RotatingFileHandler):
     """Makes its files with mode 0600, whatever the umask is."""
 
+    _told = False
+
     def _open(self) -> TextIOWrapper:
         descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         return open(descriptor, "a", encoding=self.encoding)  # noqa: PTH123 - a descriptor
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - its name
+        """Says once that the disk takes no more; the line itself goes to stderr as well."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._told:
+            self._told = True
+            sys.stderr.write(f"{self.baseFilename} takes no more lines: {error.strerror}\n")

@@ -59,21 +59,36 @@ def only_one(layout: Layout) -> Iterator[None]:
 
     Raises:
         StateError: Another process holds it; says which.
+        ConfigError: The disk is full, read-only, or not this user's.
     """
-    descriptor = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = _lock(layout)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
-            raise StateError(
-                f"the coordinator of {layout.directory} runs already, as process {holder}"
-            ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock(layout: Layout) -> int:
+    try:
+        descriptor = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        except BaseException:
+            holder = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
+            os.close(descriptor)
+            raise
+    except BlockingIOError:
+        raise StateError(
+            f"the coordinator of {layout.directory} runs already, as process {holder}"
+        ) from None
+    except OSError as error:
+        raise ConfigError(
+            f"{layout.lock} cannot be written: {error.strerror}; the coordinator needs a disk that "
+            "takes its state, its log and its models"
+        ) from error
+    return descriptor
 
 
 @contextmanager

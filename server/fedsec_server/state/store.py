@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import Engine, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
 from fedsec.errors import IdentityError, StateError
@@ -63,9 +63,19 @@ class Store:
 
     @contextmanager
     def _write(self) -> Iterator[Session]:
-        """One transaction, committed at the end of the block, undone by an exception."""
-        with Session(self._writing) as session, session.begin():
-            yield session
+        """One transaction, committed at the end of the block, undone by an exception.
+
+        Raises:
+            StateError: The database does not take it: the disk is full, or read-only.
+        """
+        try:
+            with Session(self._writing) as session, session.begin():
+                yield session
+        except OperationalError as error:
+            raise StateError(
+                f"the coordinator's database cannot be written: {error.orig}; nothing was changed. "
+                "Its operator looks at the disk: full, read-only?"
+            ) from error
 
     # --- nodes ---------------------------------------------------------------------------------
 
