@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fedsec.flower.app_mod import secure_mod
+    from fedsec.flower.private_fedavg import PrivateFedAvg
     from fedsec.flower.robust_fedavg import RobustFedAvg
     from fedsec.flower.secure_strategy import SecureStrategy
 
-__all__ = ["RobustFedAvg", "SecureStrategy", "secure_mod"]
+__all__ = ["PrivateFedAvg", "RobustFedAvg", "SecureStrategy", "secure_mod"]
 
 _MODULES = {
+    "PrivateFedAvg": "private_fedavg",
     "RobustFedAvg": "robust_fedavg",
     "SecureStrategy": "secure_strategy",
     "secure_mod": "app_mod",

@@ -11,8 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from fedsec.errors import StateError
-
 
 class Draw(Protocol):
     """Draws the cohort of an attempt."""
@@ -58,15 +56,13 @@ class Poisson:
     """Each node by itself, with the same probability; maybe none. Who was drawn is a secret.
 
     A repeated round keeps its draw: the attempt does not matter. Drawn anew, the draw of a round
-    that comes about would tell more than the accountant reckons with.
+    that comes about would tell more than the accountant reckons with. Of more nodes than
+    `population` the same ones are left out in every round: sums are divided by a public number.
 
     Args:
         rate: Probability, in (0, 1).
-        population: Most nodes that may be ready.
+        population: How many nodes can be drawn.
         key: 32 bytes that nobody else knows; from the operating system, except in simulations.
-
-    Raises:
-        StateError: More nodes are ready than `population`.
     """
 
     rate: float
@@ -76,16 +72,10 @@ class Poisson:
     def __call__(self, ready: Sequence[int], round_number: int, attempt: int) -> list[int]:
         """See `Draw`."""
         del attempt
-        if len(ready) > self.population:
-            raise StateError(
-                f"{len(ready)} nodes are ready, privacy.population allows {self.population}: each "
-                "more would dilute what sums are divided by; raise it in a new plan"
-            )
+        members = sorted(ready, key=lambda node: self._word(f"member {node}"))[: self.population]
         below = int(self.rate * 2.0**64)
+        return sorted(n for n in members if self._word(f"draw {round_number} {n}") < below)
 
-        def drawn(node: int) -> bool:
-            words = f"poisson {round_number} {node}".encode()
-            word = hmac.digest(self.key, words, "sha256")[:8]
-            return int.from_bytes(word, "big") < below
-
-        return sorted(node for node in ready if drawn(node))
+    def _word(self, about: str) -> int:
+        """Returns 64 bits that only this key gives."""
+        return int.from_bytes(hmac.digest(self.key, about.encode(), "sha256")[:8], "big")

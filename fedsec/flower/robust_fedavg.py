@@ -20,6 +20,7 @@ from flwr.serverapp.strategy import FedAvg, Strategy
 from fedsec.errors import ConfigError
 from fedsec.flower.arrays import pack, unpack
 from fedsec.flower.collection import Attempt, AttemptMissed, Collected
+from fedsec.flower.combination import Combination
 from fedsec.flower.records import NodeRecord
 from fedsec.flower.replies import sort_replies
 from fedsec.flower.robust import RobustCombination
@@ -78,7 +79,7 @@ class RobustFedAvg(Strategy):
         if wrong:
             raise ConfigError(list_problems("RobustFedAvg", wrong))
         self.records: dict[int, tuple[NodeRecord, ...]] = {}
-        self._combine = RobustCombination(robust)
+        self._combine: Combination = RobustCombination(robust)
         self._inner = FedAvg() if inner is None else inner
         self._memory: Arrays = {}
         self._sent: Arrays = {}

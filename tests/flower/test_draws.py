@@ -4,7 +4,6 @@ import math
 
 import pytest
 
-from fedsec.errors import StateError
 from fedsec.flower.draws import Poisson
 
 KEY = bytes(range(32))
@@ -42,9 +41,11 @@ def test_the_key_comes_from_the_system_and_is_not_shown() -> None:
     assert repr(first) == "Poisson(rate=0.5, population=100)"
 
 
-def test_more_nodes_than_the_public_number_are_refused() -> None:
-    with pytest.raises(StateError, match=r"100 nodes are ready, privacy.population allows 99"):
-        Poisson(0.5, 99, KEY)(READY, 1, 1)
+def test_of_more_nodes_than_the_public_number_the_same_ones_are_left_out() -> None:
+    draw = Poisson(0.5, 10, KEY)
+    drawn = [node for number in range(1, 100) for node in draw(READY, number, 1)]
+    assert len(set(drawn)) == 10
+    assert len(drawn) == pytest.approx(99 * 5, abs=5 * math.sqrt(99 * 2.5))
 
 
 def test_nobody_may_be_drawn() -> None:
