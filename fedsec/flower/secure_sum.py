@@ -8,7 +8,7 @@ the number of nodes. A node that is found to lie is left out of the run's later 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -25,6 +25,7 @@ from fedsec.plan import FederationPlan
 from fedsec.secagg import coordinator, stages
 from fedsec.secagg.coordinator import Ask, Close, Opened, Received
 from fedsec.secagg.masks import Words, word_type
+from fedsec.secagg.messages import Delivery, Roster, Survivors
 from fedsec.secagg.recovery import Lost
 
 STAGE_OF: Mapping[type[stages.State], Stage] = MappingProxyType(
@@ -37,6 +38,13 @@ STAGE_OF: Mapping[type[stages.State], Stage] = MappingProxyType(
         stages.Unmasking: Stage.REVEAL,
     }
 )
+
+
+LONG = frozenset({Stage.OFFER, Stage.VECTOR})
+"""Stages in which nodes train or send much; they get the whole of the plan's deadline."""
+
+SHORT_S = 60.0
+"""Seconds for any other stage, so that a node that is silent in each costs the others little."""
 
 
 @dataclass(slots=True)
@@ -90,11 +98,7 @@ class SecureSum:
             run.state, effect = coordinator.step(run.state, Close())
             match effect:
                 case Ask(requests):
-                    stage = STAGE_OF[type(run.state)]
-                    contents = {
-                        node: request(stage, run.heading, each.to_bytes())
-                        for node, each in requests.items()
-                    }
+                    contents = _contents(run, requests)
                 case Opened():
                     self._blame(run, effect.blamed)
                     return effect
@@ -115,15 +119,28 @@ class SecureSum:
         run.rejected |= told
 
 
+def _contents(
+    run: _Sum, requests: Mapping[int, Roster | Delivery | Survivors]
+) -> dict[int, RecordDict]:
+    """Returns the messages of a stage; what is the same for several nodes is made once."""
+    stage, made = STAGE_OF[type(run.state)], dict[int, RecordDict]()
+    for each in requests.values():
+        if id(each) not in made:
+            made[id(each)] = request(stage, run.heading, each.to_bytes())
+    return {node: made[id(each)] for node, each in requests.items()}
+
+
 def _exchange(run: _Sum, stage: Stage, contents: Mapping[int, RecordDict]) -> None:
     """Takes one stage's answers as they come; notes who gave none, or a bad one."""
-    answered = set()
-    for reply in run.post.exchange(contents, MessageType.TRAIN, run.heading.round):
+    answered, post = set(), run.post
+    if stage not in LONG:
+        post = replace(post, deadline_s=min(post.deadline_s, SHORT_S))
+    for reply in post.exchange(contents, MessageType.TRAIN, run.heading.round):
         node = reply.metadata.src_node_id
         answered.add(node)
         _take(run, stage, node, reply)
     for node in contents.keys() - answered:
-        run.failed[node] = f"stage {stage}: {run.post.silent}"
+        run.failed[node] = f"stage {stage}: {post.silent}"
 
 
 def _take(run: _Sum, stage: Stage, node: int, reply: Message) -> None:

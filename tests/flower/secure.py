@@ -59,9 +59,15 @@ class SecureGrid(FakeGrid):
         ]
         super().__init__(apps)
         self.came: list[Message] = []
+        self.quiet: set[tuple[int, str]] = set()
 
     def pull_messages(self, message_ids: object) -> list[Message]:
         replies = list(super().pull_messages(message_ids))  # type: ignore[arg-type]
-        replies = [each for each in replies if each.metadata.src_node_id not in self.silent]
+        replies = [each for each in replies if not self._is_lost(each)]
         self.came += replies
         return replies
+
+    def _is_lost(self, reply: Message) -> bool:
+        node = reply.metadata.src_node_id
+        record = {} if reply.has_error() else reply.content.config_records.get("fedsec.secagg", {})
+        return node in self.silent or (node, record.get("stage")) in self.quiet

@@ -94,6 +94,19 @@ def test_below_the_quorum_the_round_is_tried_again_with_fresh_keys() -> None:
     assert len(offers) == len(set(offers)) == 8
 
 
+@pytest.mark.parametrize(("stage", "seconds"), [("shares", 60), ("vector", 600), ("reveal", 60)])
+def test_a_node_that_is_silent_after_training_costs_little(stage: str, seconds: float) -> None:
+    """Where nodes send much they may take as long as they may to train."""
+    agreed = secure_plan()
+    grid, time = SecureGrid(agreed, UPDATES), Waiting()
+    grid.quiet = {(104, stage)}
+    run = Rounds(agreed, grid, grid, size=3, clock=time.clock)
+    state = run(begin(), 1)
+    counted = UPDATES if stage == "reveal" else UPDATES[:4]
+    np.testing.assert_allclose(state.vector, np.mean(counted, axis=0), atol=1e-5)
+    assert seconds <= time.time < seconds + 1
+
+
 def test_without_enough_nodes_the_run_fails_and_says_why() -> None:
     agreed = secure_plan(more="[round]\nattempts = 2\ndeadline_s = 5\n")
     grid = SecureGrid(agreed, UPDATES)
