@@ -1,0 +1,23 @@
+"""What the threat model points to is there: every test that it names, by file and by name."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end import liar
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "docs" / "threat-model.md").read_text(encoding="utf-8")
+NAMED = sorted(set(re.findall(r"(tests/[a-z_/]+\.py)(?:::(\w+))?", TEXT)))
+
+
+@pytest.mark.parametrize(("path", "name"), NAMED)
+def test_a_test_that_is_named_is_there(path: str, name: str) -> None:
+    text = (ROOT / path).read_text(encoding="utf-8")
+    assert f"def {name}(" in text if name else "def " in text
+
+
+def test_every_lie_of_the_coordinator_is_in_the_table() -> None:
+    table = TEXT.partition("### What a lying coordinator tries")[2].partition("###")[0]
+    assert {lie.__name__ for lie in liar.LIES} <= set(re.findall(r"`(\w+)`", table))
