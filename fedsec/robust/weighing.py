@@ -3,16 +3,19 @@
 None of these functions sees a row: distances, spectra and norms all follow from the products.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse.linalg import ArpackError, eigsh
 
 from fedsec.robust.aggregate import Doubles
 from fedsec.robust.diameter import least_diameter
 from fedsec.robust.distance_rules import Dnc, GeometricMedian
 from fedsec.robust.norm_rules import CenteredClipping
 
+MANY = 200
 _SETTLED = 1e-9
 _NO_DIRECTION = 1e-60
 
@@ -118,16 +121,32 @@ def caf(gram: Doubles, f: int) -> Weighing:
         along = part @ share
         spread = part - along[:, None] - along[None, :] + share @ along
         root = np.sqrt(share)
-        values, vectors = np.linalg.eigh(spread * np.outer(root, root))
-        top = max(float(values[-1]), 0.0)
+        value, vector = top_eigenpair(spread * np.outer(root, root))
+        top = max(value, 0.0)
         if top < narrowest:
             narrowest, best, lost = top, _spread_out(share, left, m), 1 - trust
-        projections = (spread @ (root * vectors[:, -1])) ** 2
+        projections = (spread @ (root * vector)) ** 2
         peak = projections.max()
         if not peak > 0:
             break  # what is left does not differ
         trust[left] *= 1 - projections / peak
     return Weighing(best, lost)
+
+
+def top_eigenpair(matrix: Doubles) -> tuple[float, Doubles]:
+    """Returns the largest eigenvalue of a symmetric matrix (m, m) and its unit eigenvector (m,).
+
+    To machine precision and without chance. Time O(m^3); above `MANY` about O(m^2), by Lanczos
+    steps from a fixed start.
+    """
+    m = len(matrix)
+    if m > MANY:
+        start = 1 + np.arange(m) / m
+        with suppress(ArpackError):  # it did not settle: the dense way always does
+            values, vectors = eigsh(matrix, k=1, which="LA", v0=start, rng=np.random.default_rng(0))
+            return float(values[0]), vectors[:, 0]
+    values, vectors = np.linalg.eigh(matrix)
+    return float(values[-1]), vectors[:, -1]
 
 
 def _spread_out(share: Doubles, left: NDArray[np.intp], m: int) -> Doubles:

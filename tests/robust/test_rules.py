@@ -27,6 +27,7 @@ from fedsec.robust import (
     TrimmedMean,
 )
 from fedsec.robust.shares import cap_shares
+from fedsec.robust.weighing import top_eigenpair
 from tests.robust import oracles
 from tests.robust.cases import rows_of
 
@@ -296,3 +297,22 @@ def test_without_diagnostics_unusable_rows_are_named_all_the_same() -> None:
     np.testing.assert_allclose(bare.vector, np.delete(rows, 3, axis=0).mean(axis=0))
     misshapen = [*rows[4:], rows[0][1:]]
     assert [s.row for s in Mean(1)(misshapen, diagnose=False).suspects] == [8]
+
+
+@pytest.mark.parametrize("m", [1, 2, 199, 201, 400])
+@pytest.mark.parametrize("kind", ["chance", "narrow", "tied", "zero", "negative"])
+def test_the_top_eigenpair_is_exact_and_always_the_same(m: int, kind: str) -> None:
+    draws = np.random.default_rng(m).normal(size=(m, m + 5))
+    matrix = {
+        "chance": draws @ draws.T,
+        "narrow": np.outer(draws[:, 0], draws[:, 0]),
+        "tied": np.eye(m),
+        "zero": np.zeros((m, m)),
+        "negative": -draws @ draws.T,
+    }[kind]
+    value, vector = top_eigenpair(matrix)
+    scale = np.abs(matrix).max() * m + 1e-300
+    assert value == pytest.approx(np.linalg.eigvalsh(matrix)[-1], abs=1e-9 * scale)
+    np.testing.assert_allclose(matrix @ vector, value * vector, atol=1e-7 * scale)
+    assert np.linalg.norm(vector) == pytest.approx(1)
+    np.testing.assert_array_equal(top_eigenpair(matrix)[1], vector)
