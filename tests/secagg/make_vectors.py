@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from tests.secagg import naive
+from tests.secagg import naive, naive_session
 
 Case = dict[str, Any]
 TRANSCRIPT = hashlib.sha256(b"a transcript").digest()
@@ -248,6 +248,7 @@ def main() -> None:
         "masks": mask_cases(),
         "shamir": shamir_cases(),
         "shares": share_cases(),
+        "whole": naive_session.cases(),
     }
     path = Path(__file__).parents[1] / "vectors/secagg.json"
     path.write_text(json.dumps(vectors, indent=1) + "\n", encoding="utf-8")

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from fedsec.secagg.membership import Setting
 from fedsec.secagg.parameters import Assumptions, Mode
 from fedsec.secagg.recovery import Lost
 from fedsec.secagg.session import Session
+from fedsec.secagg.shamir import Entropy
 
 PLAN = hashlib.sha256(b"a plan").digest()
 STAGES = ("offer", "nonce", "shares", "vector", "signature", "revealed")
@@ -67,11 +69,14 @@ class Rig:
     tamper: Tamper = honest
     twist: Callable[[str, int, Sent], Sent | None] = lambda _stage, _node, sent: sent
     trusted: Mapping[int, bytes] | None = None
+    signers: Mapping[int, Ed25519PrivateKey] = field(default_factory=dict)
+    entropy: Mapping[int, Entropy] = field(default_factory=dict)
     refused: dict[int, ProtocolError] = field(default_factory=dict)
     nodes: dict[int, node.Node] = field(default_factory=dict)
     states: dict[int, node.State] = field(default_factory=dict)
     asked: dict[str, dict[int, Sent]] = field(default_factory=dict)
     answers: dict[str, dict[int, object]] = field(default_factory=dict)
+    meant: dict[str, dict[int, Any]] = field(default_factory=dict)
     rejected: dict[int, ProtocolError] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -94,7 +99,8 @@ class Rig:
         """Returns how the session ends."""
         state: stages.State = stages.Offering(self.setting, frozenset(self.ids), self.trusted)
         for i in self.ids:
-            self.nodes[i] = node.Node(i, signer(i), os.urandom, self.trusted)
+            key, draw = self.signers.get(i, signer(i)), self.entropy.get(i, os.urandom)
+            self.nodes[i] = node.Node(i, key, draw, self.trusted)
             self.states[i], offer = node.begin(self.nodes[i], self.setting)
             state = self.take(state, "offer", i, offer)
         names = iter(STAGES[1:])
@@ -109,6 +115,10 @@ class Rig:
             self.asked[stage] = dict(effect.requests)
             for i, request in effect.requests.items():
                 state = self.ask(state, stage, i, request)
+
+    def said(self, stage: str, i: int) -> Any:
+        """Returns what a node answered, were it lost on the way or not."""
+        return self.meant[stage][i]
 
     def ask(self, state: stages.State, stage: str, i: int, request: Sent) -> stages.State:
         twisted = self.twist(stage, i, request)
@@ -130,6 +140,7 @@ class Rig:
         return type(sent).read(data, "coordinator")
 
     def take(self, state: stages.State, stage: str, i: int, answer: object) -> stages.State:
+        self.meant.setdefault(stage, {})[i] = answer
         changed = self.tamper(stage, i, answer)
         if changed is None:
             return state

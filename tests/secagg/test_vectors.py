@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedsec.errors import ProtocolError
-from fedsec.secagg import keys, masks, messages, sealing, session, shamir
+from fedsec.secagg import keys, masks, messages, node, sealing, session, shamir
+from fedsec.secagg.coordinator import Opened
+from fedsec.secagg.membership import Setting
+from fedsec.secagg.parameters import Assumptions, Mode
+from tests.secagg.rig import Rig, silent
 
 REPOSITORY = Path(__file__).parents[2]
 VECTORS = json.loads((REPOSITORY / "tests/vectors/secagg.json").read_text("utf-8"))
@@ -143,6 +148,52 @@ def read_share(case: Case) -> Case:
     }
 
 
+def read_whole(case: Case) -> Case:
+    """Runs the session of the vector, with its entropy; returns what it says of it."""
+    made = session.Session(
+        plan=bytes.fromhex(case["plan"]),
+        run=case["run"],
+        round=case["round"],
+        attempt=case["attempt"],
+        group=case["group"],
+        words=case["words"],
+        word_bits=case["word_bits"],
+    )
+    setting = Setting(made, Assumptions(Mode.SEMI_HONEST), 4)
+    given = {each["node"]: each for each in case["nodes"]}
+    signers = {
+        i: Ed25519PrivateKey.from_private_bytes(bytes.fromhex(each["signer"]))
+        for i, each in given.items()
+    }
+    vectors = {i: np.array(each["vector"], np.uint32) for i, each in given.items()}
+    rig = Rig(
+        setting,
+        tuple(given),
+        vectors,
+        tamper=silent({case["lost"]: "vector"}),
+        signers=signers,
+        entropy={i: BytesIO(bytes.fromhex(each["entropy"])).read for i, each in given.items()},
+    )
+    end = rig.run()
+    assert isinstance(end, Opened)
+    told = [
+        {
+            **{name: each[name] for name in ("node", "entropy", "signer", "vector")},
+            "offer": rig.said("offer", i).to_bytes().hex(),
+            "shares": rig.said("shares", i).to_bytes().hex(),
+            "masked": rig.said("vector", i).words.tolist(),
+            "revealed": messages.write_revealed(rig.said("revealed", i)).hex()
+            if i != case["lost"]
+            else "",
+        }
+        for i, each in given.items()
+    ]
+    state = rig.states[case["lost"]]
+    assert isinstance(state, node.Masked)
+    transcript = state.members.transcript.hex()
+    return {"transcript": transcript, "nodes": told, "total": end.total.tolist()}
+
+
 READERS: dict[str, Callable[[Case], Case]] = {
     "session": read_session,
     "messages": read_message,
@@ -150,6 +201,7 @@ READERS: dict[str, Callable[[Case], Case]] = {
     "masks": read_mask,
     "shamir": read_shamir,
     "shares": read_share,
+    "whole": read_whole,
 }
 CASES = [
     pytest.param(section, case, id=f"{section}-{place}")
