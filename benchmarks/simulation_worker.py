@@ -306,7 +306,11 @@ def byzfl_side(job: dict[str, Any]) -> str:
             )
         )
     average = {"aggregator_info": {"name": "Average", "parameters": {}}, "pre_agg_list": []}
-    server = Server(common | average | {"test_loader": None, "validation_loader": None})
+    server = Server(
+        common
+        | average
+        | {"test_loader": clients[0].training_dataloader, "validation_loader": None}
+    )
     for _ in range(job["rounds"]):
         asked = [clients[i] for i in rng.choice(len(clients), given["cohort"], replace=False)]
         weights = server.get_flat_parameters()

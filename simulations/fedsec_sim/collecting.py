@@ -77,6 +77,7 @@ class Simulated:
         weigh: How much each node counts.
         whole: Whether the rows are wanted. Else only their mean is formed, wave by wave, in memory
             that does not grow with the cohort.
+        withheld: Whether nodes report no figures, as under privacy; then all weigh alike.
         attend: Who answers.
         meddle: Changes rows, e.g. an attack; needs `whole`.
     """
@@ -89,6 +90,7 @@ class Simulated:
         weigh: Weighting,
         *,
         whole: bool,
+        withheld: bool = False,
         attend: Attendance = everybody,
         meddle: Meddler | None = None,
     ) -> None:
@@ -98,6 +100,7 @@ class Simulated:
         self._weigh = weigh
         self._attend = attend
         self._meddle = meddle
+        self._withheld = withheld
         self._whole = whole or meddle is not None
 
     def __call__(self, post: Post, attempt: Attempt) -> Collected:
@@ -112,7 +115,7 @@ class Simulated:
             return self._mean(job, present, examples, failed)
         rows = self._engine.rows(len(nodes))
         losses = self._engine.train(job, rows)
-        weights = self._weigh(examples.tolist()) if nodes else np.zeros(0)
+        weights = self._weights(examples)
         if self._meddle is not None:
             turn = Turn(attempt.round, attempt.number, sent, tuple(present), weights)
             self._meddle(rows, turn)
@@ -124,13 +127,15 @@ class Simulated:
             rows=rows,
             groups=tuple((node,) for node in present),
             weights=weights,
-            metrics=tuple(
-                Metrics(count, {TRAIN_LOSS: loss})
-                for count, loss in zip(examples.tolist(), losses.tolist(), strict=True)
-            ),
+            metrics=() if self._withheld else _metrics(examples, losses),
             failed=frozen(failed),
             rejected=frozen(rejected),
         )
+
+    def _weights(self, examples: NDArray[np.int64]) -> Weights:
+        if self._withheld or not len(examples):
+            return np.full(len(examples), 1.0 / max(1, len(examples)))
+        return self._weigh(examples.tolist())
 
     def _mean(
         self, job: Job, present: Sequence[int], examples: NDArray[np.int64], failed: Reasons
@@ -165,6 +170,13 @@ class Simulated:
             failed=frozen(failed),
             rejected=frozen(rejected),
         )
+
+
+def _metrics(examples: NDArray[np.int64], losses: Losses) -> tuple[Metrics, ...]:
+    return tuple(
+        Metrics(count, {TRAIN_LOSS: loss})
+        for count, loss in zip(examples.tolist(), losses.tolist(), strict=True)
+    )
 
 
 def rows_of(rows: Matrix, turn: Turn) -> tuple[Attempt, Collected]:

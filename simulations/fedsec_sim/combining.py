@@ -2,14 +2,18 @@
 
 import numpy as np
 
+from fedsec.errors import ConfigError
 from fedsec.flower.collection import Attempt, Collected
 from fedsec.flower.combination import Combination, Combined, Weighted
+from fedsec.flower.publishing import Trial
 from fedsec.flower.strategy import Matrix, Mean
 from fedsec.flower.table import combination
 from fedsec.plan import FederationPlan
+from fedsec.plan.terms import terms
 from fedsec.vectors import Arrays, Vector
-from fedsec_sim.chance import RULE, generator
+from fedsec_sim.chance import NOISE, RULE, generator
 from fedsec_sim.collecting import Turn, rows_of
+from fedsec_sim.defences import keystream
 
 
 class Seeded:
@@ -24,7 +28,14 @@ class Seeded:
         self._seed = plan.learning[1].seed
         self._turn = (0, 0)
         self._memory: Arrays = {}
-        self._inner = instead or combination(plan, self._chance)
+        private = plan.privacy is not None and plan.privacy.model == "central"
+        self._inner = instead or combination(
+            plan,
+            self._chance,
+            Trial(terms(plan)) if private else None,
+            keystream(self._seed, NOISE) if private else None,
+        )
+        self._private = private
 
     @property
     def is_mean(self) -> bool:
@@ -39,7 +50,16 @@ class Seeded:
         return made
 
     def trial(self, rows: Matrix, turn: Turn) -> Vector:
-        """Returns what would be made of `rows` in this turn, for whoever tries the rule out."""
+        """Returns what would be made of `rows` in this turn, for whoever tries the rule out.
+
+        Raises:
+            ConfigError: A trial would be a release: noise cannot be tried out.
+        """
+        if self._private:
+            raise ConfigError(
+                "adversaries cannot try a rule out under central privacy; take an attack that "
+                "needs no rule"
+            )
         self._turn = (turn.round, turn.attempt)
         attempt, collected = rows_of(rows, turn)
         return self._inner(attempt, collected, self._memory).vector

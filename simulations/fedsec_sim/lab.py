@@ -10,6 +10,7 @@ from fedsec.plan import FederationPlan
 from fedsec.tasks.task import Task
 from fedsec.vectors import Vector
 from fedsec_sim.collecting import Attendance, Meddler, Turn, everybody
+from fedsec_sim.defences import LocalNoise
 from fedsec_sim.engines.engine import Bench
 from fedsec_sim.partitions import Split
 from fedsec_sim.population import Population, load_population
@@ -88,23 +89,16 @@ class Lab:
         self, plan: FederationPlan, bench: Bench, rule: Callable[[Matrix, Turn], Vector]
     ) -> Meddler | None:
         """Returns who changes updates; `rule` is what adversaries may try them out on."""
-        if not self.meddles:
-            return None
         stages: list[Meddler] = []
         if self.momentum:
             stages.append(Momentum(self.momentum, bench.layout.size))
+        if plan.privacy is not None and plan.privacy.model == "local":
+            stages.append(LocalNoise(plan))
         if self.threat is not None and self.threat.attack is not None:
             seed = plan.learning[1].seed
             members = frozenset(self.threat.members(bench.population, seed))
             stages.append(Attacker(self.threat.attack, members, seed, rule))
-        return Stages(tuple(stages))
-
-    @staticmethod
-    def figures(attend: Attendance) -> Callable[[], Mapping[str, Json]]:
-        """Returns what a round's report says beside what the coordinator's says."""
-        if isinstance(attend, Clockwork):
-            return lambda: {"simulated_s": round(attend.now_s, 3)}
-        return dict
+        return Stages(tuple(stages)) if stages else None
 
     def describe(self) -> dict[str, Json]:
         """Returns what a history says about these surroundings."""

@@ -41,10 +41,10 @@ class Record:
 
     Args:
         watch: Is shown each of them.
-        figures: What else is to stand in a round's report.
+        figures: What else is to stand in a report, by how many rounds are done with it.
     """
 
-    def __init__(self, watch: Watcher, figures: Callable[[], Mapping[str, Json]]) -> None:
+    def __init__(self, watch: Watcher, figures: Callable[[int], Mapping[str, Json]]) -> None:
         self.rows: list[Row] = []
         self._watch = watch
         self._figures = figures
@@ -58,7 +58,7 @@ class Record:
         answered = detail["answered"]
         trained = len(answered) if isinstance(answered, list) else 0
         rate = round(trained / (now - self._before), 1)
-        row = {**detail, "updates_per_s": rate, **self._figures()}
+        row = {**detail, "updates_per_s": rate, **self._figures(len(self.rows) + 1)}
         self._before = now
         self.rows.append(row)
         self._watch.round(row)

@@ -152,7 +152,7 @@ def in_network(
         numbers = federation.node_ids()
         about = {**about, "ids": [numbers[f"node-{part}"] for part in range(nodes)]}
         watch.begin(about)
-        record = Record(watch, dict)
+        record = Record(watch, lambda _rounds: {})
         run_id = federation.submit(plan)
         run = federation.wait_for_run(run_id, START_S)
         for detail in federation.events(run_id, "round"):

@@ -10,6 +10,7 @@ import torch
 from flwr.serverapp import Grid
 
 from fedsec.errors import ConfigError
+from fedsec.flower.collection import Collection
 from fedsec.flower.combination import Combination
 from fedsec.flower.reporting import Json
 from fedsec.flower.rounds import Rounds
@@ -20,8 +21,9 @@ from fedsec.tasks.arrays import get_arrays
 from fedsec.tasks.table import load_task
 from fedsec.tasks.task import Task
 from fedsec_sim.attacks.poison import BadNets
-from fedsec_sim.collecting import Simulated, wave
+from fedsec_sim.collecting import Attendance, Simulated, wave
 from fedsec_sim.combining import Seeded
+from fedsec_sim.defences import SecretSum, drawn_openly, epsilon
 from fedsec_sim.engines.choose import Chosen
 from fedsec_sim.engines.engine import Bench
 from fedsec_sim.evaluation import evaluation
@@ -29,6 +31,7 @@ from fedsec_sim.history import History, Row
 from fedsec_sim.lab import Lab
 from fedsec_sim.record import Record, Watcher
 from fedsec_sim.roll import Roll
+from fedsec_sim.systems import Clockwork
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +55,8 @@ class Setting:
     @property
     def whole(self) -> bool:
         """Whether the rows themselves are wanted."""
-        return self.lab.meddles or not self.combine.is_mean
+        guarded = self.plan.privacy is not None or self.plan.secure_aggregation is not None
+        return guarded or self.lab.meddles or not self.combine.is_mean
 
     @property
     def cohort(self) -> int:
@@ -106,18 +110,14 @@ def run_rounds(
     plan, lab, bench, state = setting.plan, setting.lab, setting.bench, setting.state
     weigh = weighting(plan.learning[1])
     attend = lab.attend(plan, bench)
-    collect = None
-    if grid is None:
-        collect = Simulated(
-            chosen.engine,
-            bench.population,
-            state.layout,
-            weigh,
-            whole=setting.whole,
-            attend=attend,
-            meddle=lab.meddle(plan, bench, setting.combine.trial),
-        )
-    record = Record(watch, lab.figures(attend))
+    collect = _collection(setting, chosen, attend) if grid is None else None
+    spent = epsilon(plan)
+
+    def figures(done: int) -> Row:
+        clock = attend.now_s if isinstance(attend, Clockwork) else None
+        return {**({} if clock is None else {"simulated_s": round(clock, 3)}), **spent(done)}
+
+    record = Record(watch, figures)
     poison = lab.threat.poison if lab.threat else None
     rounds = Rounds(
         plan,
@@ -128,6 +128,7 @@ def run_rounds(
         collect=collect,
         combine=setting.combine,
     )
+    rounds.draw = drawn_openly(rounds.draw, plan.learning[1].seed)
     about = {**describe(setting), "engine": chosen.engine.name, "reason": chosen.reason, **told}
     watch.begin(about)
     interrupted = False
@@ -137,6 +138,23 @@ def run_rounds(
     except KeyboardInterrupt:
         interrupted = True
     return History(about, tuple(record.rows), state, interrupted)
+
+
+def _collection(setting: Setting, chosen: Chosen, attend: Attendance) -> Collection:
+    """Returns what takes the place of messages: an engine, and the sum where the plan has one."""
+    plan, lab, bench = setting.plan, setting.lab, setting.bench
+    layout = setting.state.layout
+    rows = Simulated(
+        chosen.engine,
+        bench.population,
+        layout,
+        weighting(plan.learning[1]),
+        whole=setting.whole,
+        withheld=plan.privacy is not None and plan.secure_aggregation is None,
+        attend=attend,
+        meddle=lab.meddle(plan, bench, setting.combine.trial),
+    )
+    return rows if plan.secure_aggregation is None else SecretSum(plan, layout.size, rows)
 
 
 def read(plan: FederationPlan | str | Path) -> tuple[str | None, FederationPlan]:
@@ -157,9 +175,8 @@ def read(plan: FederationPlan | str | Path) -> tuple[str | None, FederationPlan]
         raise ConfigError(
             f"the plan is for the Flower app {plan.app.name!r}: simulate it with `flwr run`"
         )
-    for key in ("privacy", "secure_aggregation"):
-        if getattr(plan, key) is not None:
-            raise ConfigError(f"[{key}] is not simulated yet: take it out of a copy of the plan")
+    if plan.privacy is not None and plan.privacy.model == "example":
+        raise ConfigError('privacy.model = "example" is not simulated: it is the nodes\' training')
     return text, plan
 
 

@@ -86,6 +86,7 @@ class Vmap:
         self._names = [name for name, _ in bench.model.named_parameters()]
         self._shapes = [weight.shape for weight in bench.model.parameters()]
         self._generator = torch.Generator()
+        self._kept: list[Tensor] = []
         self._forward = vmap(self._call)
         self._losses = vmap(self._loss)
 
@@ -130,27 +131,32 @@ class Vmap:
 
     def _batches(self, nodes: list[int], round_number: int) -> _Batches:
         bench, size = self._bench, self._bench.training.batch_size
-        parts = [bench.population.train.part(node) for node in nodes]
-        steps = [bench.training.step_count(len(part)) for part in parts]
-        rows = torch.zeros(len(nodes), max(steps) * size, dtype=torch.int64)
-        counts = torch.zeros(len(nodes), max(steps), dtype=torch.int64)
-        for place, (node, part) in enumerate(zip(nodes, parts, strict=True)):
+        train = bench.population.train
+        sizes = train.sizes[nodes].tolist()
+        steps = [bench.training.step_count(examples) for examples in sizes]
+        rows = np.zeros((len(nodes), max(steps) * size), np.int64)
+        counts = np.zeros((len(nodes), max(steps)), np.int64)
+        for place, (node, examples) in enumerate(zip(nodes, sizes, strict=True)):
             generator = self._generator.manual_seed(bench.seed_of(node, round_number))
-            step = 0
-            for seen in bench.training.passes(len(part), generator):
-                rows[place, step * size : step * size + len(seen)] = part[seen]
-                after = step + -(-len(seen) // size)
-                counts[place, step:after] = size
-                counts[place, after - 1] = len(seen) - (after - 1 - step) * size
-                step = after
-        return _Batches(rows.view(len(nodes), -1, size), counts)
+            start, step = train.starts[node], 0
+            for seen in bench.training.passes(examples, generator):
+                begin, full = step * size, len(seen) // size
+                rows[place, begin : begin + len(seen)] = train.rows[start + seen.numpy()]
+                counts[place, step : step + full] = size
+                if rest := len(seen) % size:
+                    counts[place, step + full] = rest
+                step += full + (rest > 0)
+        shape = (len(nodes), -1, size)
+        return _Batches(torch.from_numpy(rows.reshape(shape)), torch.from_numpy(counts))
 
     def _stack(self, count: int) -> list[Tensor]:
-        """Returns the weights that were sent, `count` times (m, ...)."""
+        """Returns the weights that were sent, `count` times (m, ...), in memory that stays."""
+        if not self._kept:
+            self._kept = [torch.empty(self.step, *shape) for shape in self._shapes]
         pieces = torch.split(self._slots.sent_row, [shape.numel() for shape in self._shapes])
         return [
-            piece.view(1, *shape).repeat(count, *(1 for _ in shape))
-            for piece, shape in zip(pieces, self._shapes, strict=True)
+            kept[:count].copy_(piece.view(1, *shape))
+            for kept, piece, shape in zip(self._kept, pieces, self._shapes, strict=True)
         ]
 
     def _means(self, weights: list[Tensor], rows: Tensor, counts: Tensor) -> Tensor:
