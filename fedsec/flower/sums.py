@@ -11,6 +11,7 @@ A node can claim any weight up to W; a secure sum hides which one. It cannot cla
 """
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -26,6 +27,9 @@ from fedsec.privacy.distributed import NoisySum, set_up
 from fedsec.privacy.keystream import Keystream
 from fedsec.privacy.skellam import Skellam
 from fedsec.vectors import Vector, norm
+
+COARSEST = 0.9
+"""Share of the clip that must be left when updates are kept short of it by the grid."""
 
 ROTATION = b"fedsec-v1/rotation\0"
 """Label of the public seed of a turn's rotation."""
@@ -154,10 +158,12 @@ def sum_form(plan: FederationPlan, size: int, heading: Heading) -> SumForm:
         raise ConfigError("the plan has no [secure_aggregation]")
     clip = update_clip(plan)
     encoding: Encoding
-    if coded_bits(plan) is None:
-        encoding = FixedPoint(size, clip, section.max_nodes, word_bits(plan))
-    else:
+    if coded_bits(plan) is not None:
         encoding = noised(plan, size, heading)
+    else:
+        encoding = FixedPoint(size, clip, section.max_nodes, word_bits(plan))
+        if plan.privacy is not None and plan.privacy.model == "central":
+            clip = _short_of(clip, encoding)
     return SumForm(
         encoding=encoding,
         clip=clip,
@@ -165,6 +171,21 @@ def sum_form(plan: FederationPlan, size: int, heading: Heading) -> SumForm:
         max_weight=max_weight(plan),
         figures={name: (low, high) for name, (low, high) in section.metrics.items()},
     )
+
+
+def _short_of(clip: float, encoding: FixedPoint) -> float:
+    """Returns to what to clip so that an update is no longer than `clip` after rounding.
+
+    Raises:
+        ConfigError: The grid is so coarse that a tenth of the clip would be lost.
+    """
+    inside = clip - math.sqrt(encoding.size) / encoding.scale
+    if inside < COARSEST * clip:
+        raise ConfigError(
+            f"words of {encoding.bits} bits are too coarse for central privacy over "
+            f"{encoding.size} entries; write secure_aggregation.word_bits = 32"
+        )
+    return inside
 
 
 def noised(plan: FederationPlan, size: int, heading: Heading) -> Rotated:

@@ -10,6 +10,7 @@ from fedsec.plan.privacy import (
     amplification,
     fixed_denominator,
     honest_shares,
+    noise_in_a_sum,
     own_privacy_keys,
     privacy_of_what,
 )
@@ -167,6 +168,7 @@ RULES: tuple[Callable[["FederationPlan"], Iterator[Refusal]], ...] = (
     amplification,
     adaptive_clip,
     honest_shares,
+    noise_in_a_sum,
     secure_aggregation.enough_for_a_sum,
     secure_aggregation.long_enough_words,
     secure_aggregation.sound_metrics,

@@ -198,12 +198,6 @@ def adaptive_clip(plan: "FederationPlan") -> Iterator[Refusal]:
             f"{privacy.clip_quantile}: a clip that adapts goes with the mean only, not with "
             f'robust.rule = "{robust.rule}"; leave it out and choose privacy.clip',
         )
-    if plan.secure_aggregation is not None:
-        yield Refusal(
-            "privacy.clip_quantile",
-            f"{privacy.clip_quantile}: in a secret sum nobody can count which updates are short; "
-            "leave it out and choose privacy.clip",
-        )
     noise = clip_noise(plan)
     if noise * 2 <= privacy.noise_multiplier:
         yield Refusal(
@@ -211,6 +205,17 @@ def adaptive_clip(plan: "FederationPlan") -> Iterator[Refusal]:
             f"{noise:g} must be more than half of privacy.noise_multiplier = "
             f"{privacy.noise_multiplier}: else the count alone costs more than the round may; "
             "raise it, or leave clip_quantile out",
+        )
+
+
+def noise_in_a_sum(plan: "FederationPlan") -> Iterator[Refusal]:
+    """A secure sum clips what goes into it; what is noised before is long."""
+    privacy = plan.privacy
+    if privacy is not None and privacy.model == "local" and plan.secure_aggregation is not None:
+        yield Refusal(
+            "privacy.model",
+            '"local": a noised update is longer than the clip of a secure sum, which would cut it '
+            'short; nearest sound: "distributed", or leave [secure_aggregation] out',
         )
 
 

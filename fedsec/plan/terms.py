@@ -65,6 +65,7 @@ def _guarantee(plan: FederationPlan, privacy: Privacy) -> Guarantee:
                 "who was drawn",
             )
         case _:
-            return Guarantee(
-                "node", "zero-out", "nodes", "the coordinator clips and adds the noise"
-            )
+            trust = "the coordinator clips and adds the noise"
+            if plan.secure_aggregation is not None:  # it sees no single update
+                trust = "every node clips its own update; the coordinator adds the noise"
+            return Guarantee("node", "zero-out", "nodes", trust)

@@ -20,9 +20,8 @@ SIZE, N = 3000, 12
 KEY = bytes(range(11, 43))
 
 
-def plan(bits: int = 16, dropouts: int = 2, corrupt: int = 1) -> FederationPlan:
-    return FederationPlan.parse(
-        f"""
+def plan_text(bits: int = 16, dropouts: int = 2, corrupt: int = 1) -> str:
+    return f"""
         schema = 1
         name = "noised sums"
         [task]
@@ -45,7 +44,10 @@ def plan(bits: int = 16, dropouts: int = 2, corrupt: int = 1) -> FederationPlan:
         mode = "semi-honest"
         max_nodes = {N}
         """
-    )
+
+
+def plan(bits: int = 16) -> FederationPlan:
+    return FederationPlan.parse(plan_text(bits))
 
 
 def heading(of: FederationPlan, number: int = 1, attempt: int = 1) -> Heading:
@@ -108,3 +110,26 @@ def test_words_that_are_too_short_are_refused_before_the_first_round() -> None:
     of = plan(bits=8)
     with pytest.raises(ConfigError, match="bits = 8 cannot hold the sum of 12 nodes"):
         sum_form(of, SIZE, heading(of))
+
+
+def central_sum(word_bits: int) -> FederationPlan:
+    keys = "bits = 16\n        dropouts = 2\n        corrupt = 1\n        "
+    text = plan_text().replace('"distributed"', '"central"').replace(keys, "")
+    return FederationPlan.parse(text + f"word_bits = {word_bits}\n")
+
+
+def test_rounding_does_not_make_an_update_longer_than_the_clip() -> None:
+    """Central noise covers the clip; in a secure sum nobody can clip after rounding."""
+    of = central_sum(32)
+    form, stream = sum_form(of, SIZE, heading(of)), Keystream(KEY)
+    rows = np.random.default_rng(2).normal(size=(20, SIZE)).astype(np.float32)
+    for row in [*rows, np.ones(SIZE, np.float32)]:
+        alone = form.decode(form.encode(row, Metrics(1, {}), stream), 1)
+        assert np.linalg.norm(alone.mean.astype(np.float64)) <= 0.5 * (1 + 1e-6)
+        assert np.linalg.norm(alone.mean) > 0.499
+
+
+def test_words_too_coarse_for_that_are_refused() -> None:
+    of = central_sum(16)
+    with pytest.raises(ConfigError, match="16 bits are too coarse for central privacy over 300000"):
+        sum_form(of, 300_000, heading(of))

@@ -90,6 +90,11 @@ def test_what_may_not_be_combined(
     assert message in problem(text(f'model = "{model}"\n' + keys, **other))
 
 
+def test_noised_updates_do_not_go_into_a_secure_sum() -> None:
+    given = text('model = "local"\n') + '[secure_aggregation]\nmode = "semi-honest"\n'
+    assert 'privacy.model: "local": a noised update is longer than the clip' in problem(given)
+
+
 def test_a_delta_that_gives_one_node_away_is_refused() -> None:
     given = text('model = "local"\n').replace("1e-5", "0.2")
     assert "privacy.delta: 0.2 would allow one of 10 nodes to be published" in problem(given)

@@ -174,7 +174,7 @@ UNCLIPPED = PLAN.replace("clip = 1.0\n", "")
 
 @pytest.mark.parametrize(
     ("model", "bits", "words"),
-    [("central", "", 32), ("local", "", 32), ("distributed", "", 16), ("distributed", "bits = 17\n", 32)],
+    [("central", "", 32), ("distributed", "", 16), ("distributed", "bits = 17\n", 32)],
 )  # fmt: skip
 def test_privacy_says_the_clip_and_its_integers_the_word(model: str, bits: str, words: int) -> None:
     more = "quorum = 10\n" if model == "distributed" else "quorum = 7\n"
