@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fedsec.commands import audit_command
 from fedsec.commands.plans import read_plan
 from fedsec.commands.spending import (
     Noise,
@@ -45,6 +46,7 @@ def fill(group: typer.Typer) -> None:
     group.command("spend")(spend)
     group.command("calibrate")(calibrate)
     group.command("statement")(write_statement)
+    group.command("audit", epilog=audit_command.EPILOG)(audit_command.audit)
 
 
 def spend(file: File, *, size: Size = None, as_json: Json = False) -> None:

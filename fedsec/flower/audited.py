@@ -1,0 +1,327 @@
+"""The mechanisms of the four models of privacy, as an audit sees them: rows in, a release out.
+
+They are the very values that a run uses, made from the same plan; an audit of another value, e.g.
+one with a planted defect, takes it in their place.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from flwr.app import RecordDict
+from torch import Tensor, nn
+
+from fedsec.errors import ConfigError
+from fedsec.flower.collection import Attempt, Collected
+from fedsec.flower.combination import Combination
+from fedsec.flower.messages import Heading
+from fedsec.flower.perturb import Perturb
+from fedsec.flower.private import Central
+from fedsec.flower.strategy import Matrix
+from fedsec.flower.sums import noised
+from fedsec.plan import FederationPlan, Privacy
+from fedsec.plan.privacy import honest, population
+from fedsec.plan.terms import terms
+from fedsec.privacy.events import Gaussian, Price
+from fedsec.privacy.keystream import Keystream
+from fedsec.tasks.private_training import PrivateTraining
+from fedsec.tasks.task import Examples, NodeData, Options
+from fedsec.tasks.training import LocalTraining
+from fedsec.vectors import Vector
+
+_SAME = bytes(32)  # key of two releases whose noise is to be the same
+_EXAMPLES = 64
+
+
+class Mechanism(Protocol):
+    """Something that says it is private."""
+
+    @property
+    def units(self) -> int:
+        """How many rows there can be."""
+        ...
+
+    @property
+    def survivors(self) -> tuple[int, ...]:
+        """How many of them may be there, in the cases worth a test."""
+        ...
+
+    @property
+    def price(self) -> Price:
+        """Of one release."""
+        ...
+
+    @property
+    def multiplier(self) -> float:
+        """Claimed: standard deviation of the noise over what one unit can change."""
+        ...
+
+    @property
+    def replaces(self) -> bool:
+        """Whether neighbours differ by another row, rather than by a row of zeros."""
+        ...
+
+    @property
+    def sampling(self) -> float:
+        """With which probability a unit takes part in a round."""
+        ...
+
+    def release(self, rows: Matrix, source: Keystream) -> Vector:
+        """Returns the release of `rows` (m, d), m of the units, the noise drawn from `source`."""
+        ...
+
+    def change(self, rows: Matrix, other: Matrix) -> float:
+        """Returns how far apart releases of two sets of rows are, in L2, noise aside."""
+        ...
+
+
+def same_noise(mechanism: Mechanism, rows: Matrix, other: Matrix) -> float:
+    """Returns how far apart two releases with the same noise are."""
+    one, two = (mechanism.release(each, Keystream(_SAME)) for each in (rows, other))
+    return float(np.linalg.norm(one.astype(np.float64) - two))
+
+
+Combine = Callable[[FederationPlan, Keystream], Combination]
+
+
+def central(plan: FederationPlan, source: Keystream) -> Combination:
+    """Returns the combination of a run, which publishes to whoever asks."""
+    return Central(
+        plan, lambda _round, _attempt, make: make(), source, lambda: np.random.default_rng(0)
+    )
+
+
+@dataclass(frozen=True)
+class CentralMechanism:
+    """What the coordinator makes of the updates.
+
+    Args:
+        plan: With ``privacy.model = "central"``.
+        combine: Makes the combination from plan and source of noise.
+    """
+
+    plan: FederationPlan
+    combine: Combine = central
+    replaces: bool = False
+
+    @property
+    def sampling(self) -> float:
+        """See `Mechanism`."""
+        rate = _privacy(self.plan).sampling
+        return 1.0 if rate is None else rate
+
+    @property
+    def units(self) -> int:
+        """See `Mechanism`."""
+        return population(self.plan)
+
+    @property
+    def survivors(self) -> tuple[int, ...]:
+        """See `Mechanism`: few, half and all of the nodes answer."""
+        return tuple(sorted({max(1, self.units // 4), max(1, self.units // 2), self.units}))
+
+    @property
+    def price(self) -> Price:
+        """See `Mechanism`."""
+        return terms(self.plan).price
+
+    @property
+    def multiplier(self) -> float:
+        """See `Mechanism`."""
+        return _privacy(self.plan).noise_multiplier
+
+    def release(self, rows: Matrix, source: Keystream) -> Vector:
+        """See `Mechanism`."""
+        collected = Collected(
+            rows=rows,
+            groups=tuple((node,) for node in range(len(rows))),
+            weights=np.ones(len(rows)),
+            metrics=(),
+            failed={},
+            rejected={},
+        )
+        attempt = Attempt(1, 1, tuple(range(self.units)), RecordDict())
+        return self.combine(self.plan, source)(attempt, collected, {}).vector
+
+    def change(self, rows: Matrix, other: Matrix) -> float:
+        """See `Mechanism`."""
+        return same_noise(self, rows, other)
+
+
+@dataclass(frozen=True)
+class LocalMechanism:
+    """What one node sends.
+
+    Args:
+        plan: With ``privacy.model = "local"``.
+    """
+
+    plan: FederationPlan
+    units: int = 1
+    survivors: tuple[int, ...] = (1,)
+    replaces: bool = True
+    sampling: float = 1.0
+
+    @property
+    def price(self) -> Price:
+        """See `Mechanism`."""
+        return terms(self.plan).price
+
+    @property
+    def multiplier(self) -> float:
+        """See `Mechanism`."""
+        return _privacy(self.plan).noise_multiplier
+
+    def release(self, rows: Matrix, source: Keystream) -> Vector:
+        """See `Mechanism`."""
+        return Perturb.of(_privacy(self.plan))(rows[0], source)
+
+    def change(self, rows: Matrix, other: Matrix) -> float:
+        """See `Mechanism`."""
+        return same_noise(self, rows, other)
+
+
+@dataclass(frozen=True)
+class DistributedMechanism:
+    """The sum of what nodes send, each with its share of the noise.
+
+    Args:
+        plan: With ``privacy.model = "distributed"``.
+    """
+
+    plan: FederationPlan
+    replaces: bool = False
+    sampling: float = 1.0
+
+    @property
+    def units(self) -> int:
+        """See `Mechanism`."""
+        return population(self.plan)
+
+    @property
+    def survivors(self) -> tuple[int, ...]:
+        """See `Mechanism`: the fewest honest shares, and all."""
+        return tuple(sorted({honest(self.plan), self.units}))
+
+    @property
+    def price(self) -> Price:
+        """See `Mechanism`."""
+        return terms(self.plan).price
+
+    @property
+    def multiplier(self) -> float:
+        """See `Mechanism`."""
+        return _privacy(self.plan).noise_multiplier
+
+    def release(self, rows: Matrix, source: Keystream) -> Vector:
+        """See `Mechanism`."""
+        coded = noised(self.plan, rows.shape[1], _turn(self.plan))
+        total = coded.encode(rows[0], source)
+        for row in rows[1:]:
+            total = total + coded.encode(row, source)
+        mean: Vector = (coded.decode(total) / self.units).astype(np.float32)
+        return mean
+
+    def change(self, rows: Matrix, other: Matrix) -> float:
+        """See `Mechanism`: of the integers before noise; the same chance rounds them."""
+        coded = noised(self.plan, rows.shape[1], _turn(self.plan))
+        total = np.zeros(coded.length, np.int64)
+        for row, moved in zip(rows, other, strict=True):
+            if not np.array_equal(row, moved):
+                total += coded.quantize(row, Keystream()) - coded.quantize(moved, Keystream())
+        return float(np.linalg.norm(total)) / coded.scale / self.units
+
+
+@dataclass(frozen=True)
+class ExampleMechanism:
+    """A step of DP-SGD on one node, whose examples' gradients are the rows.
+
+    Args:
+        plan: With ``privacy.model = "example"``.
+        train: What the node does in a round.
+    """
+
+    plan: FederationPlan
+    train: Callable[[LocalTraining, float, float], PrivateTraining] = PrivateTraining
+    units: int = _EXAMPLES
+    survivors: tuple[int, ...] = (_EXAMPLES,)
+    replaces: bool = False
+    sampling: float = 1.0
+
+    @property
+    def price(self) -> Price:
+        """See `Mechanism`: of one step in which every example takes part."""
+        return Price(Gaussian(self.multiplier))
+
+    @property
+    def multiplier(self) -> float:
+        """See `Mechanism`."""
+        return _privacy(self.plan).noise_multiplier
+
+    def release(self, rows: Matrix, source: Keystream) -> Vector:
+        """See `Mechanism`."""
+        privacy = _privacy(self.plan)
+        step = LocalTraining(epochs=None, steps=1, batch_size=self.units, learning_rate=1.0)
+        model = nn.Linear(rows.shape[1], 1, bias=False)
+        with torch.no_grad():
+            model.weight.zero_()
+        data = Examples(torch.from_numpy(rows), torch.ones(len(rows)))
+        self.train(step, privacy.clip, privacy.noise_multiplier)(_Inputs(), model, data, 0, source)
+        moved: Vector = -model.weight.detach().numpy()[0]
+        return moved
+
+    def change(self, rows: Matrix, other: Matrix) -> float:
+        """See `Mechanism`."""
+        return same_noise(self, rows, other)
+
+
+def mechanism_of(plan: FederationPlan) -> Mechanism:
+    """Returns the mechanism of a plan.
+
+    Raises:
+        ConfigError: The plan has no [privacy].
+    """
+    match _privacy(plan).model:
+        case "central":
+            return CentralMechanism(plan)
+        case "local":
+            return LocalMechanism(plan)
+        case "distributed":
+            return DistributedMechanism(plan)
+        case "example":
+            return ExampleMechanism(plan)
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """A task in which the gradient of an example is its input."""
+
+    name: str = "inputs"
+
+    def make_model(self, options: Options, seed: int) -> nn.Module:
+        raise NotImplementedError
+
+    def load(self, settings: Mapping[str, object]) -> NodeData:
+        raise NotImplementedError
+
+    def central_test(self) -> Examples | None:
+        return None
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return (outputs[:, 0] * targets).mean()
+
+    def metrics(self, outputs: Tensor, targets: Tensor) -> Mapping[str, float]:
+        del outputs, targets
+        return {}
+
+
+def _turn(plan: FederationPlan) -> Heading:
+    return Heading(1, 1, plan.digest)
+
+
+def _privacy(plan: FederationPlan) -> Privacy:
+    if plan.privacy is None:
+        raise ConfigError("the plan has no table [privacy]: there is nothing to audit")
+    return plan.privacy
