@@ -78,6 +78,14 @@ def main() -> None:
             peer_name=f"grpcio {version('grpcio')} unary call",
         ),
         common.compare(
+            f"{case}, agent -> coordinator, both ends, for each GB",
+            "cpu_time",
+            "s",
+            ours=wire["store_cpu"],
+            peer=wire["unary_cpu"],
+            peer_name=f"grpcio {version('grpcio')} unary call",
+        ),
+        common.compare(
             f"{case}, worker's ndarray -> ServerApp's ndarray",
             "rate",
             "MB/s",

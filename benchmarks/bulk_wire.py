@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 import grpc
 import grpc.aio
+from light_fleet import cpu_seconds
 
 from fedsec.identity.authorities import make_issuer, make_root
 from fedsec.identity.leaves import Lifetimes, issue, key_pem, make_key, make_request
@@ -76,32 +77,43 @@ async def serve(size: int) -> None:
     tls = ServerCredentials(made[0], made[1], nodes.certificate_pem)
     options = tuple({**dict(SERVER_OPTIONS), "grpc.max_receive_message_length": LARGE}.items())
     listener = await listen("127.0.0.1:0", tls.credentials, handlers, options=options)
-    told = {"port": listener.port, "ca": servers.certificate_pem.decode()}
+    told = {"port": listener.port, "pid": os.getpid(), "ca": servers.certificate_pem.decode()}
     told |= {"chain": made[2].decode(), "key": made[3].decode()}
     print(json.dumps(told), flush=True)
     await listener.server.wait_for_termination()
 
 
 async def send(told: dict[str, str], size: int, runs: int) -> dict[str, list[float]]:
-    """Returns MB/s of each run. The hashes were made before: the codec makes them as it encodes."""
+    """Returns MB/s of each run, and processor seconds of both ends for each GB.
+
+    The hashes were made before: the codec makes them as it encodes.
+    """
     credentials = node_credentials(*(told[each].encode() for each in ("ca", "chain", "key")))
     address = f"127.0.0.1:{told['port']}"
     options = {**dict(CLIENT_OPTIONS), "grpc.max_send_message_length": LARGE}
     channel = open_channel(address, credentials)
     plain = grpc.aio.secure_channel(address, credentials, options=[*options.items()])
     content = os.urandom(MB) * (size // MB)
-    rates: dict[str, list[float]] = {"store": [], "unary": []}
+    rates: dict[str, list[float]] = {"store": [], "unary": [], "store_cpu": [], "unary_cpu": []}
+
+    def both_ends() -> float:
+        return cpu_seconds(int(told["pid"])) + cpu_seconds(os.getpid())
+
+    def note(way: str, began: float, worked: float) -> None:
+        rates[way].append(size / MB / (time.perf_counter() - began))
+        rates[f"{way}_cpu"].append((both_ends() - worked) * 1000 * MB / size)
+
     async with channel, plain:
         unary: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = plain.unary_unary(UNARY)
         with Blob.write([content]) as blob:
             manifest = Manifest.of(blob.view())
             for number in range(runs + 1):  # the first one warms up
-                began = time.perf_counter()
+                began, worked = time.perf_counter(), both_ends()
                 await store(channel, f"{number:032x}", manifest, blob.view())
-                rates["store"].append(size / MB / (time.perf_counter() - began))
-                began = time.perf_counter()
+                note("store", began, worked)
+                began, worked = time.perf_counter(), both_ends()
                 assert await unary(content, timeout=300) == str(size).encode()
-                rates["unary"].append(size / MB / (time.perf_counter() - began))
+                note("unary", began, worked)
     return {way: values[1:] for way, values in rates.items()}
 
 

@@ -60,6 +60,7 @@ class Coordinator:
         exchange: Knows who is connected.
         certificate: Its own.
         denylist: The live one.
+        recorder: Records events.
     """
 
     settings: ServerSettings
@@ -69,6 +70,7 @@ class Coordinator:
     exchange: Exchange
     certificate: OwnCertificate
     denylist: Denylist
+    recorder: Recorder
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +201,7 @@ class _Parts:
             self.exchange,
             self.certificate,
             self.denylist,
+            self.recorder,
         )
 
     async def _listen(self, stack: AsyncExitStack) -> dict[Listener, str]:

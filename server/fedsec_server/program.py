@@ -16,6 +16,7 @@ from pathlib import Path
 from fedsec.console import say
 from fedsec.errors import ConfigError, StateError
 from fedsec_server.coordinator import Coordinator, coordinate
+from fedsec_server.handshakes import handshakes_watched
 from fedsec_server.layout import Layout, find_coordinator, load_settings
 from fedsec_server.logs import log_to, stop_logging
 from fedsec_server.settings import Limits
@@ -47,7 +48,9 @@ async def serve(directory: Path, *, quiet: bool = False) -> None:
                 async with coordinate(layout, os.getpid()) as coordinator:
                     if not quiet:
                         _introduce(layout, coordinator)
-                    await ended.wait()
+                    loop, refused = asyncio.get_running_loop(), coordinator.recorder.refused
+                    with handshakes_watched(lambda each: loop.call_soon_threadsafe(refused, each)):
+                        await ended.wait()
                     say("The coordinator is shutting down; a second signal ends it at once.")
         finally:
             stop_logging()

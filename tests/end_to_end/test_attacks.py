@@ -1,8 +1,8 @@
 """Attacks on identity, each on a whole coordinator over real sockets, while a good node works.
 
 Each is refused, the log of events has the reason, and the good node's session does its round trip
-afterwards (`siege` sees to that). What TLS itself refuses reaches no log of events: gRPC's own
-line on the coordinator's stderr is all that there is.
+afterwards (`siege` sees to that). What TLS itself refuses gets into the log of events by way of the
+program's stderr; `test_attacks_process` shows that.
 """
 
 import asyncio

@@ -2,8 +2,10 @@
 
 import base64
 import signal
+import socket
 import stat
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,7 +26,8 @@ from fedsec_server.layout import Listening
 from fedsec_server.state.store import Store
 from tests.server.coordinatorrig import PASSPHRASE, Holder, Place, Program, make_place
 from tests.server.deskrig import ENROL, enrolment
-from tests.wire.gated import refused, run, unary
+from tests.server.fleetrig import ScriptedNode
+from tests.wire.gated import refused, run, unary, until
 
 Reply = TypeVar("Reply", bound=Message)
 RENEW = "/fedsec.v1.Fleet/Renew"
@@ -189,21 +192,41 @@ def _assert_closed(directory: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_refusal_by_tls_leaves_a_line_on_stderr(tmp_path: Path) -> None:
-    """It never reaches the gate and its log; gRPC itself names the reason, once per connection.
-
-    `fedsec` as a whole keeps gRPC quiet, which is for those who give commands.
-    """
+def test_a_refusal_by_tls_is_an_event_and_a_line_on_stderr(tmp_path: Path) -> None:
+    """It never reaches the gate; gRPC's core names the reason, and the program reads along."""
     place = make_place(tmp_path)
+    (good, holder) = place.enrol("good")
 
-    async def strange() -> None:
+    async def attacks() -> None:
+        node = ScriptedNode(good, place.channel("fleet", holder))
+        await node.connect()
         stranger = place.issue(Kind.PERSON, "ann", Role.ADMIN)
         status, _ = await refused(renew(place, stranger))
         assert status is grpc.StatusCode.UNAVAILABLE
+        port = int(Listening.read(place.layout).addresses["fleet"].rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port)) as plain:
+            plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            plain.settimeout(10)
+            with suppress(ConnectionError):
+                plain.recv(100)
+        for code in ("tls-certificate-verify-failed", "tls-http-request"):
+            await until(lambda code=code: code in codes(place), 20)
+        await node.accept(1)  # the good one's session goes on
+        assert await renew(place, holder)
+        await node.channel.close()
 
     with Program(place.layout, [*FEDSEC, "server", "start", str(place.layout.directory)]) as it:
         it.until_listening()
-        run(strange())
+        run(attacks(), 60)
         it.process.send_signal(signal.SIGTERM)
-        _, printed = it.end()
+        status, printed = it.end()
+    assert status == 0
     assert "CERTIFICATE_VERIFY_FAILED" in printed
+    assert "The coordinator is shutting down" in printed
+
+
+def codes(place: Place) -> list[object]:
+    store = Store.open(place.layout.database)
+    found = [each.detail["code"] for each in store.events() if each.kind == "rpc-refused"]
+    store.close()
+    return found

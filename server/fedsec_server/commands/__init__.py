@@ -30,7 +30,7 @@ def fill_server(group: typer.Typer) -> None:
     """Adds the commands of `fedsec server`; in `fedsec server start` gRPC may speak.
 
     For other commands gRPC is kept quiet. On the coordinator its line on stderr is all that tells
-    whom TLS refused, and why: nothing of it reaches the gate. gRPC reads this at its import.
+    why TLS refused somebody: `handshakes` reads it there. gRPC reads this at its import.
     """
     if "start" in sys.argv and os.environ.get("GRPC_VERBOSITY") != "DEBUG":
         os.environ["GRPC_VERBOSITY"] = "INFO"
