@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedsec.console import Json, emit_json, safe, say, show, table
+from fedsec.data.reference import reference_page
 from fedsec.data.settings import CONNECTORS
 from fedsec.errors import ConfigError, DataError
 from fedsec.files import read_public
@@ -39,6 +40,7 @@ def fill(group: typer.Typer) -> None:
     data = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
     data.callback()(_group)
     data.command("check", epilog=_CHECK)(check)
+    data.command("reference")(reference)
     group.add_typer(data, name="data")
 
 
@@ -78,6 +80,11 @@ def check(
         raise typer.Exit(1)
     if plan is not None and not json:
         say(f"It fits {plan}.")
+
+
+def reference() -> None:
+    """Print every key of a table [data.NAME]: what it says, what is allowed, its default."""
+    typer.echo(reference_page(), nl=False)
 
 
 def _table(settings: NodeSettings, name: str) -> DataSet:

@@ -252,7 +252,13 @@ _NO_DATA = """\
 # [data.digits]
 # connector = "digits"      # scikit-learn's 1,797 handwritten digits
 # partition = 0             # this node's part of them, of
-# partitions = 10"""
+# partitions = 10
+#
+# [data.trial]              # files of your own, for the task "table"
+# connector = "csv"         # or "parquet"; images: "idx", "npz", "folder"
+# files = ["records.csv"]   # relative names begin in this directory
+# label = "outcome"         # the column to be learned; the others become inputs
+# `fedsec node data reference` lists every key, `fedsec node data check trial` reads the files."""
 
 _EXAMPLE = """\
 # What this node lends to the federation, and what it allows. The file is yours: the coordinator
@@ -274,7 +280,8 @@ environment = []          # further variables that workers see, e.g. "CUDA_VISIB
 # "fedsec" is the built-in app: it trains the tasks below on the data sets below, nothing else.
 # Another app must be named here and have a table [apps.NAME].
 allowed_apps = ["fedsec"]
-# Tasks of the built-in app. "digits" is harmless: its data set is public and comes along.
+# Tasks of the built-in app: "digits" (harmless: its data set is public and comes along), "table",
+# "images", "breast-cancer". Add "table" or "images" once you have named data of your own below.
 # One of your own is named as "module:attribute"; it must be installed on this machine.
 allowed_tasks = ["digits"]
 min_nodes = 2             # a plan must need the answers of at least so many nodes in each round

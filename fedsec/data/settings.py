@@ -76,7 +76,7 @@ class Connector(Table):
     Args:
         connector: Name of the connector.
         directory: Where relative names of files begin; the node's own directory if left out.
-        test: See `Test`.
+        test: Which records are for tests only; a table of its own.
         partition: Which part of the records this node has, 0..partitions-1.
         partitions: Parts that the records are divided into; 1 for a site's own files.
         split: How parts are made.
@@ -116,7 +116,8 @@ class Columns(Connector):
         categories: By column, every text that may stand there; each becomes an input of its own,
             ``column=text``, that is 1 or 0. As a table: from the name that all sites use to the
             text in this site's files, e.g. ``smoker = { no = "nein", yes = "ja" }``.
-        label: The column to be learned.
+        label: The column to be learned: numbers as they are, classes 0, 1, ... or what the next
+            two keys make of it.
         label_map: From the label's texts to classes, counted from 0.
         label_threshold: The label becomes 1 above this number and 0 elsewhere.
     """

@@ -3,7 +3,7 @@
 import inspect
 import json
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Collection
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -43,19 +43,26 @@ def reference_page() -> str:
     parts += [_row(FederationPlan, key, _name(FederationPlan, key)) for key in plain]
     for key, field in FederationPlan.model_fields.items():
         for model in _models(field):
-            parts += _section(model, key)
+            parts.append(table_of(model, f"[{key}]"))
     return "".join(parts)
 
 
-def _section(model: type[BaseModel], name: str) -> Iterator[str]:
-    """Yields a table's heading and keys, then those of the tables inside it."""
+def table_of(model: type[BaseModel], title: str, *, without: Collection[str] = ()) -> str:
+    """Returns a heading and the keys of a table, then those of the tables inside it.
+
+    Args:
+        model: Of the table.
+        title: As it stands in a file, e.g. ``"[round]"``.
+        without: Keys that are told of elsewhere.
+    """
     first, _ = _documented(model)
-    yield f"\n## `[{name}]`\n\n{first}\n{COLUMNS}"
-    for key in model.model_fields:
-        yield _row(model, key, _name(model, key))
-    for key, field in model.model_fields.items():
-        for inner in _models(field):
-            yield from _section(inner, f"{name}.{key}")
+    keys = [key for key in model.model_fields if key not in without]
+    parts = [f"\n## `{title}`\n\n{first}\n{COLUMNS}"]
+    parts += [_row(model, key, _name(model, key)) for key in keys]
+    for key in keys:
+        inner = f"{title.rstrip(']')}.{key}]"
+        parts += [table_of(each, inner) for each in _models(model.model_fields[key])]
+    return "".join(parts)
 
 
 def _row(model: type[BaseModel], key: str, shown: str) -> str:
@@ -102,8 +109,18 @@ def _models(annotation: object) -> list[type[BaseModel]]:
 
 
 def _documented(model: type[BaseModel]) -> tuple[str, dict[str, str]]:
-    """Returns the first line of a class's docstring, and what its Args say of each key."""
-    text = inspect.getdoc(model) or ""
+    """Returns the first line of a table's docstring, and what its Args say of each key."""
+    first = ""
+    meanings: dict[str, str] = {}
+    for kind in reversed(model.__mro__):  # a table tells of its own keys, its parents of theirs
+        if issubclass(kind, BaseModel) and kind is not BaseModel:
+            first, own = _told(kind)
+            meanings |= own
+    return first, meanings
+
+
+def _told(kind: type[BaseModel]) -> tuple[str, dict[str, str]]:
+    text = inspect.cleandoc(kind.__doc__ or "")
     first, _, rest = text.partition("\n")
     _, _, arguments = rest.partition("Args:\n")
     block = textwrap.dedent(arguments.split("\n\n")[0])

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from fedsec.cli import run as fedsec
+from fedsec.data.settings import CONNECTORS
 
 NODE = """
 schema = 1
@@ -92,6 +93,19 @@ def test_a_plan_that_it_fits(node: Path, capsys: pytest.CaptureFixture[str]) -> 
     plan.write_text(PLAN.replace('data = "heart"', 'data = "lungs"'), encoding="utf-8")
     assert typed("heart", "--dir", node, "--plan", plan) == 1
     assert 'asks for the data set "lungs", not for "heart"' in capsys.readouterr().out
+
+
+def test_every_key_of_every_connector_is_told_of(capsys: pytest.CaptureFixture[str]) -> None:
+    assert fedsec(["node", "data", "reference"]) == 0
+    page = capsys.readouterr().out
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    for model in CONNECTORS.values():
+        for key in model.model_fields:
+            row = next(line for line in rows if line.startswith(f"| `{key}` |"))
+            assert not row.endswith("|  |"), row
+    kept = Path(__file__).parents[2] / "docs" / "reference" / "data.md"
+    advice = "run: fedsec node data reference > docs/reference/data.md"
+    assert kept.read_text("utf-8") == page, advice
 
 
 def test_data_sets_that_are_not_there(node: Path, capsys: pytest.CaptureFixture[str]) -> None:
