@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow import csv, parquet
 
-from fedsec.data.files import Places, named_files
+from fedsec.data.files import named_files
+from fedsec.data.places import Places
 from fedsec.data.problems import Problems, named_columns
 from fedsec.data.settings import Columns, Csv
 from fedsec.errors import DataError

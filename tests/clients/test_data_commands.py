@@ -1,6 +1,8 @@
 """`fedsec node data check`, as typed: what is told of a data set, and that no value is."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -106,6 +108,17 @@ def test_every_key_of_every_connector_is_told_of(capsys: pytest.CaptureFixture[s
     kept = Path(__file__).parents[2] / "docs" / "reference" / "data.md"
     advice = "run: fedsec node data reference > docs/reference/data.md"
     assert kept.read_text("utf-8") == page, advice
+
+
+def test_the_agents_process_reads_no_files() -> None:
+    """`fedsec node start` comes by these modules; what reads files is for workers."""
+    modules = "fedsec_client.node_commands, fedsec_client.data_commands"
+    heavy = "{'numpy', 'pyarrow', 'pandas', 'sklearn', 'PIL', 'torch'}"
+    script = f"import sys, {modules}; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "[]\n"
 
 
 def test_data_sets_that_are_not_there(node: Path, capsys: pytest.CaptureFixture[str]) -> None:
