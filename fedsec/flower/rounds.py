@@ -197,8 +197,10 @@ class Rounds:
         }
         if collected.metrics:  # else they are withheld
             metrics = mean_metrics(collected.metrics, collected.weights)
-            detail["train_loss"] = metrics[TRAIN_LOSS]
-            detail["examples"] = sum(each.examples for each in collected.metrics)
+            if TRAIN_LOSS in metrics:
+                detail["train_loss"] = metrics[TRAIN_LOSS]
+            if self._plan.secure_aggregation is None or self._training.weighting == "examples":
+                detail["examples"] = sum(each.examples for each in collected.metrics)
         who: dict[str, Json] = {"answered": list(collected.nodes), **_reasons(collected)}
         combined = trained.combined
         if combined.records:

@@ -39,7 +39,6 @@ STAGE_OF: Mapping[type[stages.State], Stage] = MappingProxyType(
     }
 )
 
-
 LONG = frozenset({Stage.OFFER, Stage.VECTOR})
 """Stages in which nodes train or send much; they get the whole of the plan's deadline."""
 

@@ -158,3 +158,18 @@ def test_figures_that_the_plan_lets_out_are_means_within_their_range(bits: int) 
     (event,) = grid.of(ROUND)
     expected = np.mean([*losses[:4], 2.0])
     assert event["train_loss"] == pytest.approx(expected, abs=4 / (2**bits / 5))
+    assert "examples" not in event  # nobody was asked how many there are
+
+
+def test_figures_of_a_weighted_sum_are_weighted_and_their_weight_is_told() -> None:
+    section = 'mode = "semi-honest"\nclip = 10.0\nmetrics = { train-loss = [0.0, 2.0] }'
+    agreed = secure_plan(section, 'rounds = 1\nweighting = "examples"\nmax_examples = 4')
+    grid = SecureGrid(agreed, UPDATES)
+    for place in range(5):
+        app = answering(UPDATES[place], examples=place + 1, loss=place / 4)
+        grid._apps = {**grid._apps, FIRST + place: guarded(agreed, FIRST + place, app)}
+    rounds(agreed, grid)(begin(), 1)
+    (event,) = grid.of(ROUND)
+    weights = np.array([1, 2, 3, 4, 4])
+    assert event["train_loss"] == pytest.approx(weights @ np.arange(5) / 4 / 14, abs=1e-5)
+    assert event["examples"] == 14
