@@ -1,15 +1,13 @@
 """Robust aggregation: processor time beside byzfl, wall time beside Flower's strategies.
 
-byzfl 0.0.11 needs an environment of its own; say which Python with ``--byzfl PYTHON`` or the
-variable FEDSEC_BYZFL_PYTHON, or leave it out to be compared with Flower only. To make one:
-
-    python3.11 -m venv byzfl && byzfl/bin/pip install torch==2.13.0 numpy scipy
-    byzfl/bin/pip install --no-deps byzfl==0.0.11
+byzfl 0.0.11 is in the extra ``dev``; where it lies in another environment, say which Python with
+``--byzfl PYTHON`` or the variable FEDSEC_BYZFL_PYTHON. ``--against`` measures a part.
 
 Each side runs in processes of its own on the same rows, and the results are compared. The peer
 "one read of the rows" is the bound that memory sets: there a ratio of 0.5 is twice its time.
 """
 
+import importlib.util
 import json
 import math
 import os
@@ -23,6 +21,7 @@ import common
 
 Side = Literal["fedsec", "byzfl", "flower"]
 WORKER = Path(__file__).with_name("robust_worker.py")
+PEERS = ("byzfl", "read", "flower")
 GIVE_UP_AFTER = 3000  # seconds for one side
 AGREEMENT = 1e-4  # largest relative difference of results, for rules defined alike
 
@@ -178,18 +177,25 @@ def label(case: Case, threads: int) -> str:
 def main() -> None:
     """Measures, prints and writes."""
     parser = common.arguments(__doc__.splitlines()[0])
-    parser.add_argument("--byzfl", metavar="PYTHON", default=os.environ.get("FEDSEC_BYZFL_PYTHON"))
+    here = sys.executable if importlib.util.find_spec("byzfl") else None
+    python = os.environ.get("FEDSEC_BYZFL_PYTHON", here)
+    parser.add_argument("--byzfl", metavar="PYTHON", default=python, help="that has byzfl 0.0.11")
     parser.add_argument("--grid", action="store_true", help="more sizes against byzfl")
+    parser.add_argument("--against", action="append", choices=PEERS, help="not all, but this one")
     chosen = parser.parse_args()
+    peers = chosen.against or PEERS
     cases = byzfl_cases(quick=chosen.quick, grid=chosen.grid)
     results = []
-    if chosen.byzfl:
+    if "byzfl" in peers and chosen.byzfl:
         peer: tuple[Side, str, str] = ("byzfl", chosen.byzfl, "byzfl 0.0.11")
         results += compare(cases, peer, metric="cpu_time", threads=1)
-    results += bounds(cases)
+    if "read" in peers:
+        results += bounds(cases)
     flower: tuple[Side, str, str] = ("flower", sys.executable, "Flower 1.41")
     for threads in (1,) if chosen.quick else (1, 2):
-        results += compare(flower_cases(quick=chosen.quick), flower, metric="time", threads=threads)
+        if "flower" in peers:
+            cases = flower_cases(quick=chosen.quick)
+            results += compare(cases, flower, metric="time", threads=threads)
     common.publish(results, chosen.json)
     worst = min((r.ratio for r in results if "read" not in r.peer_name), default=math.inf)
     print(f"The least ratio against a peer is {worst:.2f}.")

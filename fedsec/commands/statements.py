@@ -55,7 +55,13 @@ _NOT_COVERED = (
     "timing and other side channels of the machines",
 )
 _NOT_COVERED_BY: Mapping[str, tuple[str, ...]] = {
-    "central": ("the coordinator itself, which sees each node's update",),
+    "central": (
+        "the coordinator itself, which sees each node's update",
+        (
+            "the records of nodes that [robust] makes (norms, cosines, ranks): they lie in "
+            "records/ of the run's directory, for the coordinator's user alone"
+        ),
+    ),
     "local": ("single examples within a node beyond what the node's guarantee gives them",),
     "distributed": ("nodes that leave their noise out beyond the assumed number",),
     "example": ("what all examples of a node have in common",),

@@ -36,6 +36,12 @@ evaluate_every = 1           # rounds; 0 for never
 
 [model]
 save_every = 10              # rounds; 0 keeps the final model only
+
+# Some of the nodes may be hostile; `fedsec robust list` shows all rules.
+# [robust]
+# rule = "trimmed-mean"
+# byzantine = 2              # of the nodes drawn for a round; or a share, 0.2
+# before = ["nnm"]
 """
 
 
