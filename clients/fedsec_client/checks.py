@@ -11,6 +11,7 @@ from fedsec.files import check_private_directory
 from fedsec.plan import BUILT_IN_APP
 from fedsec_client.enrolment import Enrolment
 from fedsec_client.findings import Finding, State
+from fedsec_client.rosters import ROSTER, held_roster
 from fedsec_client.settings import App, NodeSettings
 from fedsec_client.site import app_directory, placed
 
@@ -60,7 +61,7 @@ def check_identity(directory: Path, *, now: datetime) -> list[Finding]:
     if not record.root_pinned:
         detail = "root not pinned: the root's fingerprint was not given at `fedsec node join`"
         found.append(Finding("root", State.NOTE, detail=detail))
-    return [*found, certificate_finding(enrolment, now=now)]
+    return [*found, certificate_finding(enrolment, now=now), *_roster(enrolment, now=now)]
 
 
 def certificate_finding(enrolment: Enrolment, *, now: datetime) -> Finding:
@@ -75,6 +76,24 @@ def certificate_finding(enrolment: Enrolment, *, now: datetime) -> Finding:
         return Finding("certificate", State.FAILED, "clock", detail, "Set this machine's clock.")
     detail = f"valid until {own.not_after:%Y-%m-%d %H:%M:%S} UTC"
     return Finding("certificate", State.OK, detail=detail)
+
+
+def _roster(enrolment: Enrolment, *, now: datetime) -> list[Finding]:
+    """Returns by which roster the node goes in secure sums; nothing if it has never had one."""
+    try:
+        roster = held_roster(enrolment.directory, enrolment.root_pem)
+    except FedsecError as error:
+        path = enrolment.directory / ROSTER
+        advice = f"Find out why. Without {path} the node believes the next roster, even an old one."
+        return [Finding("roster", State.FAILED, "roster", str(error), advice)]
+    if roster is None:
+        return []
+    detail = (
+        f"serial {roster.serial}, {len(roster.members)} nodes, until "
+        f"{roster.not_after:%Y-%m-%d %H:%M:%S} UTC"
+    )
+    state = State.OK if now <= roster.not_after else State.NOTE
+    return [Finding("roster", state, detail=detail)]
 
 
 def _check_app(app: App, directory: Path) -> str:

@@ -9,7 +9,7 @@ random, too). Byte form of the draw: docs/spec/secagg-graph.md.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 
 from fedsec.errors import ConfigError
@@ -44,12 +44,22 @@ def neighbours(parameters: Parameters, seed: bytes) -> tuple[tuple[int, ...], ..
     if parameters.complete:
         return tuple(tuple(other for other in range(nodes) if other != own) for own in range(nodes))
     order = ring(nodes, seed)
-    side = parameters.neighbours // 2
     found: list[tuple[int, ...]] = [()] * nodes
     for place, position in enumerate(order):
-        around = (order[(place + step) % nodes] for step in range(-side, side + 1) if step)
-        found[position] = tuple(sorted(around))
+        found[position] = around(order, place, parameters.neighbours)
     return tuple(found)
+
+
+def around(order: Sequence[int], place: int, count: int) -> tuple[int, ...]:
+    """Returns the neighbours, ascending, of whoever is at `place` in the ring `order`.
+
+    Args:
+        order: The ring, from any of its places.
+        place: Index in it.
+        count: k, even, less than the ring is long.
+    """
+    steps = (*range(-(count // 2), 0), *range(1, count // 2 + 1))
+    return tuple(sorted(order[(place + step) % len(order)] for step in steps))
 
 
 def ring(nodes: int, seed: bytes) -> list[int]:

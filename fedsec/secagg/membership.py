@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fedsec.errors import ConfigError, ProtocolError
-from fedsec.secagg.graph import ring
+from fedsec.secagg.graph import around, ring
 from fedsec.secagg.messages import Offer, Roster
 from fedsec.secagg.parameters import MOST_NODES, Assumptions, Parameters, choose
 from fedsec.secagg.session import Session, commit_nonce, graph_seed, make_transcript
@@ -108,15 +108,12 @@ class Members:
         """Returns a node's neighbours, rising."""
         if self.parameters.complete:
             return tuple(other for other in self.offers if other != node)
-        place, side = self.order.index(node), self.parameters.neighbours // 2
-        count = len(self.order)
-        around = (self.order[(place + step) % count] for step in range(-side, side + 1) if step)
-        return tuple(sorted(around))
+        return around(self.order, self.order.index(node), self.parameters.neighbours)
 
     def holders(self, node: int) -> tuple[int, ...]:
         """Returns who holds shares of a node's secrets: in a complete graph itself as well."""
-        around = self.neighbours(node)
-        return tuple(sorted((*around, node))) if self.parameters.complete else around
+        others = self.neighbours(node)
+        return tuple(sorted((*others, node))) if self.parameters.complete else others
 
     def check_survivors(self, nodes: Sequence[int]) -> None:
         """Returns when a sum over `nodes` may be opened.

@@ -12,7 +12,9 @@ from fedsec.files import write_public
 from fedsec.identity.roster import Member, Roster, sign
 from fedsec.identity.signing import load_signing_key, make_signing_key, public_bytes
 from fedsec.plan import FederationPlan
+from fedsec_client.checks import check_identity
 from fedsec_client.enrolment import Enrolment
+from fedsec_client.findings import State
 from fedsec_client.rosters import ROSTER, Keys, keys_of_run
 from tests.clients.coordinator import make_node
 from tests.pki import FEDERATION, Pki, make_pki
@@ -162,6 +164,23 @@ def test_a_damaged_roster_on_the_disk_is_no_reason_to_believe_another(
     write_public(node.directory / ROSTER, b"damaged")
     with pytest.raises(PolicyRefusal, match="malformed"):
         go_by(node, sign(roster(node), pki.root))
+
+
+def test_the_operator_sees_by_which_roster_the_node_goes(node: Enrolment, pki: Pki) -> None:
+    def finding(now: datetime = NOW) -> str:
+        return " ".join(
+            f"{each.state} {each.detail} {each.advice}"
+            for each in check_identity(node.directory, now=now)
+            if each.check == "roster"
+        )
+
+    assert finding() == ""
+    go_by(node, sign(roster(node), pki.root))
+    assert "serial 1, 3 nodes, until 2026-05-30 12:00:00 UTC" in finding()
+    assert State.NOTE in finding(END + timedelta(days=1))
+    write_public(node.directory / ROSTER, b"damaged")
+    assert State.FAILED in finding()
+    assert "the node believes the next roster, even an old one" in finding()
 
 
 def test_a_node_that_has_not_joined_says_so(tmp_path: Path) -> None:
