@@ -529,6 +529,23 @@ async def offers(liar: Liar) -> Result:
     return results
 
 
+async def after_a_restart(liar: Liar, directory: Path) -> Result:
+    """Has the node killed in the middle of a sum, and lies to the one that comes back."""
+    begun = await liar.sum_until(Stage.SIGNATURE)
+    (directory / "restart").touch()
+    liar.session = await liar.fake.session(PATIENCE_S)
+    _, older = await liar.offer(PLAN, liar.roster(4), RUN + 300)
+    accepted, reason = await liar.offer(PLAN, liar.roster(serial=6))
+    assert accepted, reason
+    return {
+        "an older roster after a restart": older,
+        "the same attempt after a restart": str(await liar.ask(begun.first(), Stage.OFFER)),
+        "a later stage after a restart": str(
+            await begun.ask(Stage.SIGNATURE, Survivors(ALL).to_bytes())
+        ),
+    }
+
+
 async def main(directory: Path) -> None:
     pki = make_pki()
     async with FakeCoordinator(pki) as fake:
@@ -546,6 +563,7 @@ async def main(directory: Path) -> None:
         for lie in LIES:
             answer = await lie(liar)
             results[lie.__name__] = answer if isinstance(answer, str) else f"answered: {answer!r}"
+        results |= await after_a_restart(liar, directory)
         honest = await liar.sum_until(Stage.REVEAL)  # after all of that, a sum comes about
         revealed = await honest.ask(Stage.REVEAL, Survivors(ALL, honest.signatures).to_bytes())
         results["honest"] = type(revealed).__name__

@@ -62,6 +62,12 @@ LIES = {
     "unknown_stage": "bad-instruction: there is no such stage",
 }
 
+RESTARTED = {
+    "an older roster after a restart": "rolled-back: the roster has serial 4, this node has seen 5",
+    "the same attempt after a restart": "a secure sum is made once",
+    "a later stage after a restart": "this node is not in it",
+}
+
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
@@ -78,6 +84,10 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
         wait_until((directory / "listening").exists, SECONDS, "the liar to listen", [coordinator])
         node.start()
         done = directory / "results.json"
+        restart = (directory / "restart").exists
+        wait_until(restart, SECONDS, "most lies to be told", [coordinator, node])
+        node.kill()
+        node.start()
         wait_until(done.exists, SECONDS, "the lies to be told", [coordinator, node])
         wait_until(lambda: coordinator.exit_code == 0, SECONDS, "the liar to end", [node])
         told: dict[str, str] = json.loads(done.read_text())
@@ -98,6 +108,11 @@ def test_a_run_that_asks_for_less_is_refused(lie: str, results: dict[str, str]) 
 @pytest.mark.parametrize("lie", LIES)
 def test_a_lie_is_refused_with_the_reason(lie: str, results: dict[str, str]) -> None:
     assert LIES[lie] in results[lie]
+
+
+@pytest.mark.parametrize("lie", RESTARTED)
+def test_what_a_node_knows_it_knows_after_it_was_killed(lie: str, results: dict[str, str]) -> None:
+    assert RESTARTED[lie] in results[lie]
 
 
 def test_every_lie_is_told_here() -> None:
