@@ -110,7 +110,7 @@ def _ask(option: str, question: str, default: str, kind: Callable[[str], Value])
     """Returns what a person answers; ConfigError where there is nobody to ask."""
     if not sys.stdin.isatty():
         raise ConfigError(f"{option} is missing, and there is nobody to ask: {question}")
-    answer: str = typer.prompt(question, default=default or None, type=str)
+    answer: str = typer.prompt(question, default=default or None, type=str, prompt_suffix=" ")
     try:
         return kind(answer.strip())
     except ValueError as error:

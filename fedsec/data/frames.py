@@ -5,6 +5,7 @@ stays text until `fedsec.data.columns` knows what is wanted of it. pandas parses
 by runs of blanks, which pyarrow cannot.
 """
 
+import codecs
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from fedsec.errors import DataError
 
 MAX_BAD_ROWS = 5  # of one file that are told
 BLANKS = "whitespace"
+CHUNK = 1 << 20  # bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +74,7 @@ def _read(
         if not isinstance(settings, Csv):
             table = _named(parquet.read_table(path), settings.columns, path)
             return table, np.arange(1, len(table) + 1, dtype=np.int64)
+        _check_text(path, settings.encoding)
         read = _read_blanks if settings.separator == BLANKS else _read_delimited
         table = read(path, settings, problems)
     except OSError as error:
@@ -82,6 +85,15 @@ def _read(
     rows = np.arange(first, first + len(table), dtype=np.int64)
     kept = ~_empty_lines(table)
     return table.filter(pa.array(kept)), rows[kept]
+
+
+def _check_text(path: Path, encoding: str) -> None:
+    """Returns if the whole file is text; UnicodeError if not."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    with pa.input_stream(path) as stream:  # unzips what pyarrow's reader unzips
+        while chunk := stream.read(CHUNK):
+            decoder.decode(chunk)
+    decoder.decode(b"", final=True)
 
 
 def _read_delimited(path: Path, settings: Csv, problems: Problems) -> "pa.Table":

@@ -8,6 +8,7 @@ import gzip
 import math
 import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -78,20 +79,24 @@ def read_npz(settings: Npz) -> Records:
     if settings.test_images is not None and settings.test_labels is not None:
         names.append((settings.test_images, settings.test_labels))
     try:
-        opened = np.load(path, allow_pickle=False)
-        if not isinstance(opened, np.lib.npyio.NpzFile):
-            raise DataError(f"{path.name} is one array; an archive (.npz) of two is expected")
-        with opened as archive:
-            lacking = [name for pair in names for name in pair if name not in archive.files]
-            if lacking:
-                there = ", ".join(archive.files)
-                raise DataError(f'{path.name} has no array "{lacking[0]}"; it has: {there}')
-            pairs = [(archive[images], archive[labels]) for images, labels in names]
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        if isinstance(error, DataError):
-            raise
+        with path.open("rb") as file:
+            pairs = _arrays(path.name, np.load(file, allow_pickle=False), names)
+    except DataError:
+        raise
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path.name} cannot be read: {' '.join(str(error).split())}") from error
     return _records(pairs, channels_last=settings.channels == "last")
+
+
+def _arrays(file: str, archive: object, names: list[tuple[str, str]]) -> list[tuple[Array, Array]]:
+    """Returns the arrays that `names` name, in pairs."""
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise DataError(f"{file} is one array; an archive (.npz) of two is expected")
+    lacking = [name for pair in names for name in pair if name not in archive.files]
+    if lacking:
+        there = ", ".join(archive.files)
+        raise DataError(f'{file} has no array "{lacking[0]}"; it has: {there}')
+    return [(archive[images], archive[labels]) for images, labels in names]
 
 
 def read_folder(settings: Folder) -> Records:

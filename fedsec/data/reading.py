@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from fedsec.data.biopsies import as_csv
@@ -37,22 +38,29 @@ def read(options: Mapping[str, Any]) -> tuple[Connector, Records]:
     """
     try:
         settings = read_settings(options)
-    except DataError:
+        return settings, _records(settings)
+    except (DataError, MemoryError):
         raise
     except ConfigError as error:
         raise DataError(str(error)) from error
+    except (pa.ArrowException, ValueError, TypeError, LookupError, ArithmeticError) as error:
+        # what others say may hold a piece of the file
+        raise DataError(f"the files cannot be read ({type(error).__name__})") from error
+
+
+def _records(settings: Connector) -> Records:
     match settings:
         case Columns():
-            return settings, read_columns(settings)
+            return read_columns(settings)
         case BreastCancer():
-            return settings, read_columns(as_csv(settings))
+            return read_columns(as_csv(settings))
         case Idx():
-            return settings, read_idx(settings)
+            return read_idx(settings)
         case Npz():
-            return settings, read_npz(settings)
+            return read_npz(settings)
         case Folder():
-            return settings, read_folder(settings)
-    raise DataError(f'connector = "{settings.connector}": nothing reads it')
+            return read_folder(settings)
+    raise ConfigError(f'connector = "{settings.connector}": nothing reads it')
 
 
 def read_columns(settings: Columns) -> Records:
