@@ -13,10 +13,16 @@ from fedsec.errors import BudgetExhausted, ConfigError
 from fedsec.flower.collection import Attempt, Collected
 from fedsec.flower.combination import Combined
 from fedsec.flower.private import CLIP, Central, weighted_sum
+from fedsec.flower.publishing import Trial
+from fedsec.flower.reporting import ROUND
 from fedsec.flower.robust import CENTRE
+from fedsec.flower.rounds import Rounds
+from fedsec.flower.strategy import FedAvg, ServerState
 from fedsec.plan import FederationPlan
+from fedsec.plan.terms import terms
 from fedsec.privacy.keystream import Keystream
 from fedsec.vectors import Arrays, Vector
+from tests.flower.fakes import FakeGrid, Waiting, answering
 
 KEY = bytes(range(7, 39))
 N = 11
@@ -244,3 +250,17 @@ def test_other_models_are_not_central() -> None:
     other = plan().model_copy(update={"privacy": None})
     with pytest.raises(ConfigError, match=r'no privacy.model = "central"'):
         central(other)
+
+
+def test_a_round_without_anybody_is_released_and_charged() -> None:
+    """Drawn in secret, a cohort may be empty: nobody may learn that from what comes out."""
+    of = plan("population = 11\nsampling = 0.001\n")
+    trial = Trial(terms(of))
+    grid = FakeGrid([answering([1.0] * 500)] * N)
+    combine_rows = Central(of, trial, Keystream(KEY), np.random.default_rng)
+    rounds = Rounds(of, grid, grid, size=500, combine=combine_rows, clock=Waiting().clock)
+    state = ServerState.begin({"w": np.zeros(500, np.float32)}, FedAvg())
+    moved = rounds(rounds(state, 1), 2)
+    assert [event["answered"] for event in grid.of(ROUND)] == [[], []]
+    assert np.std(moved.vector) == pytest.approx(0.5 / 0.011 * math.sqrt(2), rel=0.15)
+    assert [charge.round for charge in trial.book.charges] == [1, 2]
