@@ -35,8 +35,8 @@ def publish(
     """Keeps a signed roster; returns it and the names of enrolled nodes that are not on it.
 
     Raises:
-        IdentityError: It is not signed by this federation's root, has expired, or is older than
-            the one that is published.
+        IdentityError: It is not signed by this federation's root, has expired, is older than the
+            one that is published, or has the same serial and is another.
         StateError: It has a node that is not enrolled here, or not under this name and key.
     """
     roster = read(signed, root_pem=read_public(layout.root_certificate))
@@ -46,6 +46,12 @@ def publish(
         raise IdentityError(
             "rolled-back",
             f"the roster has serial {roster.serial}, {before.roster.serial} is published already",
+        )
+    if before is not None and roster.serial == before.roster.serial and roster != before.roster:
+        raise IdentityError(
+            "equivocation",
+            f"another roster of serial {roster.serial} is published, so nodes would believe "
+            "neither; sign this one with a higher serial",
         )
     enrolled = {node.node_id: node for node in nodes if node.state is NodeState.ENROLLED}
     for member in roster.members:

@@ -70,6 +70,9 @@ def test_a_roster_is_kept_and_required_again(layout: Layout, root: Authority) ->
     with pytest.raises(IdentityError, match="rolled-back: the roster has serial 5, 6 is"):
         publish(layout, signed, nodes, now=NOW)
     assert required(layout, now=NOW).roster.serial == 6
+    publish(layout, sign(roster(nodes, serial=6), root), nodes, now=NOW)  # the same, signed anew
+    with pytest.raises(IdentityError, match="equivocation: another roster of serial 6"):
+        publish(layout, sign(roster(nodes[:2], serial=6), root), nodes, now=NOW)
 
 
 def test_none_is_required_before_one_is_published(layout: Layout) -> None:

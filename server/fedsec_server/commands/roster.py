@@ -161,7 +161,10 @@ def publish(
     credentials: CredentialsFile = None,
     json: Json = False,
 ) -> None:
-    """Hand a signed roster to the coordinator, which offers it to the nodes with each run."""
+    """Hand a signed roster to the coordinator.
+
+    It goes to the nodes with each run that asks them to check their peers.
+    """
     request = pb.PublishRosterRequest(roster=read_public(file, limit=MAX_BYTES))
     reply = reach(directory, credentials).ask("PublishRoster", request, pb.PublishRosterReply)
     if json:
