@@ -29,7 +29,7 @@ Words: TypeAlias = NDArray[np.uint16] | NDArray[np.uint32]
 
 WORD_TYPES: dict[int, np.dtype[Any]] = {16: np.dtype("<u2"), 32: np.dtype("<u4")}
 BLOCK = 16  # bytes of AES
-CHUNK = 1 << 17  # bytes; a chunk and its keystream fit in the second cache
+CHUNK = 1 << 18  # bytes; a chunk and its keystream fit in the second cache
 _WORTH = 1 << 20  # bytes of keystream, fewer of which are not worth a thread
 _ZEROS = bytes(CHUNK)
 
