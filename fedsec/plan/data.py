@@ -66,6 +66,11 @@ MODELS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """The built-in tasks, and the values of task.options.model of each; the first is the default."""
 
+SIZED = ("table", "breast-cancer")
+"""The tasks whose "mlp" takes task.options.hidden, the width of its hidden layer."""
+
+MOST_HIDDEN = 100_000
+
 READ_BY = ("table", "images")
 """The tasks that need the table ``[data]``; the others know their data."""
 
@@ -102,7 +107,7 @@ def data_and_task(plan: "FederationPlan") -> Iterator[Refusal]:
         yield Refusal("task.name", f'"{task.name}": {known}{guess}')
         return
     if ":" not in task.name:
-        yield from _known_model(task.name, task.options.get("model"))
+        yield from _known_options(task.name, task.options)
     if task.name not in READ_BY:
         if data is not None:
             yield Refusal(
@@ -159,10 +164,23 @@ def _model(task: str, model: object, data: Data) -> Iterator[Refusal]:
         )
 
 
-def _known_model(task: str, model: object) -> Iterator[Refusal]:
+def _known_options(task: str, options: Mapping[str, object]) -> Iterator[Refusal]:
+    """What the task itself would refuse on each node, after its worker was started."""
+    model = options.get("model")
     if model is not None and model not in MODELS[task]:
         allowed = _quoted(MODELS[task])
         yield Refusal("task.options.model", f'"{str(model)[:80]}": allowed: {allowed}')
+        return
+    sized = task in SIZED and model == "mlp"
+    known = ("model", "hidden") if sized else ("model",)
+    for key in sorted(set(options) - set(known)):
+        close = difflib.get_close_matches(key, known, n=1)
+        guess = f"did you mean task.options.{close[0]}?" if close else f"known: {', '.join(known)}"
+        yield Refusal(f"task.options.{key}", f"unknown key; {guess}")
+    hidden = options.get("hidden", 1)
+    if "hidden" in known and (type(hidden) is not int or not 1 <= hidden <= MOST_HIDDEN):
+        allowed = f"allowed: an integer in 1..{MOST_HIDDEN}"
+        yield Refusal("task.options.hidden", f"{str(hidden)[:80]}: {allowed}")
 
 
 def _quoted(names: tuple[str, ...]) -> str:

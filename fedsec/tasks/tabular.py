@@ -15,7 +15,7 @@ from fedsec.data.biopsies import INPUTS
 from fedsec.data.reading import read
 from fedsec.data.records import Records
 from fedsec.errors import ConfigError
-from fedsec.plan.data import MODELS, Data
+from fedsec.plan.data import MODELS, MOST_HIDDEN, Data
 from fedsec.tasks.scores import of_classes, of_numbers
 from fedsec.tasks.seeds import seeded
 from fedsec.tasks.settings import Settings
@@ -44,7 +44,9 @@ class Tabular:
         """Returns a linear map or an MLP with one hidden layer."""
         settings = Settings(options, "task.options.")
         kind = settings.choice("model", MODELS[self.name], default=MODELS[self.name][0])
-        hidden = settings.integer("hidden", low=1, high=100_000, default=32) if kind == "mlp" else 0
+        hidden = 0
+        if kind == "mlp":
+            hidden = settings.integer("hidden", low=1, high=MOST_HIDDEN, default=32)
         settings.end()
         width = len(self.data.inputs or ())
         outputs = self.data.classes or 1
