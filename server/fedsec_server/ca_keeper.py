@@ -62,6 +62,7 @@ class AuthorityKeeper:
         self._journal = journal
         self._clock = clock
         self._reloading = asyncio.Lock()
+        self._applied = {kind: authorities.anchors(kind) for kind in Kind}
         self._reloaded = asyncio.Event()
         self._warned_at: datetime | None = None
 
@@ -81,11 +82,12 @@ class AuthorityKeeper:
     def settle(self) -> None:
         """Brings everything to what counts now. Does nothing where that has not changed."""
         now = self._clock()
-        before = {kind: self._authorities.anchors(kind) for kind in Kind}
         self._authorities.become(self._generations.at(now, self._lifetimes))
-        changed = [kind for kind in Kind if self._authorities.anchors(kind) != before[kind]]
+        anchors = {kind: self._authorities.anchors(kind) for kind in Kind}
+        changed = [kind for kind in Kind if anchors[kind] != self._applied[kind]]
         if changed:
-            self._apply()
+            self._apply()  # where it fails, the next look tries again
+            self._applied = anchors
         for kind in changed:
             self._note(kind)
         for kind, each in tuple(self._generations.of.items()):
@@ -96,7 +98,10 @@ class AuthorityKeeper:
     async def keep(self) -> None:
         """Follows the time, for ever."""
         while True:
-            self.settle()
+            try:
+                self.settle()
+            except FedsecError as error:
+                _LOG.error("the authorities cannot be brought up to date: %s", error)
             now = self._clock()
             due = [(end - now).total_seconds() for end in self._authorities.ends.values()]
             self._reloaded.clear()

@@ -22,6 +22,7 @@ from fedsec_server.init import create_root
 from fedsec_server.journal import Journal
 from tests.server.coordinatorrig import PASSPHRASE, Place, make_place
 from tests.server.test_journal import Recorded
+from tests.wire.gated import until
 
 LIVES = Lifetimes(node=timedelta(hours=8), person=timedelta(hours=12))
 NODES_END, SERVERS_END = timedelta(hours=8.8), timedelta(hours=13.2)
@@ -271,6 +272,38 @@ def test_a_coordinator_that_was_down_over_the_end_forgets_the_former_ones(place:
     assert not list(place.layout.authorities.glob("*.former.*"))
     assert after.servers.fingerprint == at(place).servers.fingerprint
     assert applied == []  # it had started with the new ones
+
+
+def test_what_could_not_be_applied_is_tried_again(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    applied: list[int] = []
+
+    def apply() -> None:
+        applied.append(1)
+        if len(applied) == 1:
+            raise IdentityError("expired", "a test")
+
+    async def main() -> None:
+        generations = load_generations(place.layout, now=NOW)
+        keeper = AuthorityKeeper(
+            place.layout,
+            generations,
+            generations.at(NOW, LIVES),
+            lifetimes=LIVES,
+            apply=apply,
+            journal=Journal(Recorded()),  # type: ignore[arg-type]
+            clock=lambda: NOW,
+        )
+        change(place, "nodes")
+        with pytest.raises(IdentityError):
+            await keeper.reload()
+        task = asyncio.create_task(keeper.keep())
+        await until(lambda: len(applied) == 2)
+        task.cancel()
+
+    asyncio.run(main())
+    assert applied == [1, 1]
 
 
 def test_files_of_a_change_that_has_just_begun_are_not_forgotten(place: Place) -> None:
