@@ -32,6 +32,7 @@ _HELP = """Federated learning over mutual TLS.
 \b
 Examples:
   fedsec demo                              ten nodes on this machine, from nothing to a model
+  fedsec simulate PLAN.toml                a plan with simulated nodes
   fedsec ca init ROOT                      the federation's root, apart from the coordinator
   fedsec server init DIR --root ROOT --host NAME
   fedsec server start DIR                  run the coordinator

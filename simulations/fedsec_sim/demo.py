@@ -23,6 +23,7 @@ import typer
 from fedsec.console import Json, emit_json, format_bytes, format_duration, say, show, table
 from fedsec.errors import ConfigError, StateError
 from fedsec.wire.generated import admin_pb2 as pb
+from fedsec_sim.demo_simulated import show_simulated
 from fedsec_sim.loopback import LoopbackFederation
 from fedsec_sim.screens import Lines, Round, Screen, Silence, Tables
 
@@ -106,6 +107,9 @@ def demo_command(
         float, typer.Option(min=0, max=1, help="Exit with 1 if the model is worse.")
     ] = 0.93,
     *,
+    sim: Annotated[
+        bool, typer.Option("--sim", help="The same plan with simulated nodes, in seconds.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Show a federation on this machine, from nothing to a trained model.
@@ -114,6 +118,9 @@ def demo_command(
     handwritten digits, split unevenly, over mutual TLS. In round 5 one node is killed (SIGKILL);
     in round 10 it is started again.
     """
+    if sim:
+        show_simulated(_PLAN.format(rounds=rounds, nodes=nodes, quorum=nodes), json=json)
+        return
     directory = directory or Path("demo") / datetime.now(UTC).strftime("%Y-%m-%d-%H%M%S")
     if directory.exists():
         raise ConfigError(f"{directory} exists; name a new directory with --directory")

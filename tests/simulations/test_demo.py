@@ -151,3 +151,11 @@ def test_the_demo_with_real_processes(tmp_path: Path) -> None:
     assert report["others_missing"] == 0
     assert Path(report["model"]).is_file()
     assert (Path(report["logs"]) / "node-2.log").is_file()
+
+
+def test_the_plan_of_the_demo_runs_in_simulation(capsys: pytest.CaptureFixture[str]) -> None:
+    demo.demo_command(nodes=4, rounds=1, sim=True)
+    shown = capsys.readouterr().out
+    assert "demo: 4 nodes, 4 in a round, seed 1, engine loop" in shown
+    assert "round 1/1  train loss " in shown
+    assert "fedsec simulate plan.toml --attack" in shown
