@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from fedsec.robust.aggregate import Doubles
 from fedsec.robust.blocks import Block, Rows, Scratch, one_blas_thread, sweep
 
+_SHORT = 1 << 22
+"""Entries; to read so many takes a millisecond."""
+
 Former: TypeAlias = Callable[[Block, slice, Scratch], Block]
 """From the rows' block (n, width) and its columns to the result's (width,)."""
 
@@ -60,22 +63,23 @@ def combine(rows: Rows, former: Former, *, threads: int, diagnose: bool) -> Comb
 def weighted_sum(rows: Rows, weights: Doubles, threads: int) -> NDArray[Any]:
     """Returns ``weights @ rows`` (d,), in the dtype of the updates.
 
-    One product where the rows lie in memory as it wants them, which for small rows takes half the
-    time that blocks do; else block by block.
+    One product where that is short, for blocks and threads would take longer than the sum; else
+    block by block. Which of the two follows from the rows alone, so that the result does too.
     """
     factors = weights.astype(rows.working)
     source = rows.source
-    if threads == 1 and isinstance(source, np.ndarray) and _whole(rows, source):
+    if isinstance(source, np.ndarray) and _short(rows, source):
         with one_blas_thread(), np.errstate(all="ignore"):
             whole: NDArray[Any] = factors @ source
         return whole
     return combine(rows, lambda block, *_: factors @ block, threads=threads, diagnose=False).vector
 
 
-def _whole(rows: Rows, source: NDArray[Any]) -> bool:
-    """Returns whether the rows are all of one matrix that BLAS takes as it is."""
+def _short(rows: Rows, source: NDArray[Any]) -> bool:
+    """Returns whether the rows are all of one small matrix that BLAS takes as it is."""
     as_it_is = source.dtype == rows.working and source.flags.c_contiguous
-    return as_it_is and len(rows) == len(source) and not rows.zeroed.any()
+    whole = len(rows) == len(source) and not rows.zeroed.any()
+    return as_it_is and whole and source.size <= _SHORT
 
 
 def mix_rows(rows: Rows, matrix: Doubles, threads: int) -> NDArray[Any]:

@@ -316,3 +316,13 @@ def test_the_top_eigenpair_is_exact_and_always_the_same(m: int, kind: str) -> No
     np.testing.assert_allclose(matrix @ vector, value * vector, atol=1e-7 * scale)
     assert np.linalg.norm(vector) == pytest.approx(1)
     np.testing.assert_array_equal(top_eigenpair(matrix)[1], vector)
+
+
+@pytest.mark.parametrize("size", [1 << 10, 1 << 19])
+def test_a_sum_does_not_depend_on_the_number_of_threads(size: int) -> None:
+    """Below and above the size at which it is one product."""
+    rows = np.random.default_rng(size).normal(size=(10, size)).astype(np.float32)
+    one, two = (Mean()(rows, threads=threads, diagnose=False).vector for threads in (1, 2))
+    np.testing.assert_array_equal(one, two)
+    wanted = rows.astype(np.float64).mean(axis=0)
+    np.testing.assert_allclose(one, wanted, atol=1e-6)
