@@ -73,7 +73,7 @@ def publish(results: Iterable[Result], file: Path | None) -> None:
             result.metric,
             _shown(result.ours, result.unit),
             _shown(result.peer, result.unit),
-            f"{result.ratio:.1f}",
+            f"{result.ratio:.1f}" if result.ratio >= 1 else f"{result.ratio:.2f}",
             result.runs,
             result.peer_name,
         )

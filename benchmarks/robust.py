@@ -1,7 +1,7 @@
 """Robust aggregation: processor time beside byzfl, wall time beside Flower's strategies.
 
 byzfl 0.0.11 is in the extra ``dev``; where it lies in another environment, say which Python with
-``--byzfl PYTHON`` or the variable FEDSEC_BYZFL_PYTHON. ``--against`` measures a part.
+``--byzfl PYTHON`` or the variable FEDSEC_BYZFL_PYTHON. ``--against`` and ``--rule`` measure a part.
 
 Each side runs in processes of its own on the same rows, and the results are compared. The peer
 "one read of the rows" is the bound that memory sets: there a ratio of 0.5 is twice its time.
@@ -182,9 +182,14 @@ def main() -> None:
     parser.add_argument("--byzfl", metavar="PYTHON", default=python, help="that has byzfl 0.0.11")
     parser.add_argument("--grid", action="store_true", help="more sizes against byzfl")
     parser.add_argument("--against", action="append", choices=PEERS, help="not all, but this one")
+    parser.add_argument("--rule", action="append", help='not all, but this one, e.g. "nnm"')
     chosen = parser.parse_args()
     peers = chosen.against or PEERS
-    cases = byzfl_cases(quick=chosen.quick, grid=chosen.grid)
+    cases = [
+        case
+        for case in byzfl_cases(quick=chosen.quick, grid=chosen.grid)
+        if not chosen.rule or case.rule in chosen.rule
+    ]
     results = []
     if "byzfl" in peers and chosen.byzfl:
         peer: tuple[Side, str, str] = ("byzfl", chosen.byzfl, "byzfl 0.0.11")
