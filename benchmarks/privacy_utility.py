@@ -8,7 +8,8 @@ work and number of nodes per round for everybody; epsilon and delta are those of
     local        every node adds the noise itself, all nodes in every round
     distributed  shares of noise on integers of 12, 16 or 20 bits; beside central at the same
                  multiplier, clip and denominator, all nodes in every round
-    flower       DifferentialPrivacyServerSideFixedClipping; its accountant claims no amplification
+    flower       DifferentialPrivacyServerSideFixedClipping; its accountant claims no amplification,
+                 so its guarantee holds against those who know who was drawn, ours does not
 
 A ratio is of accuracies; a line for each case says how many standard errors the difference is.
 
