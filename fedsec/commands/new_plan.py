@@ -17,6 +17,21 @@ from fedsec.tasks.names import BUILT_IN
 
 Value = TypeVar("Value")
 
+Classes = Annotated[
+    int | None, typer.Option(help="Of the label; 0: it is a number.", min=0, show_default=False)
+]
+Quorum = Annotated[
+    int | None,
+    typer.Option(
+        help="Answers that a round needs; one less than nodes if left out.",
+        min=1,
+        show_default=False,
+    ),
+]
+Compare = Annotated[
+    bool, typer.Option("--compare", help="Each site also trains alone, to compare.")
+]
+
 NEW = """\b
 Examples:
   fedsec plan new plan.toml
@@ -35,21 +50,13 @@ def new(
     name: Annotated[str, typer.Option(help="Of the plan, for people.")] = "",
     inputs: Annotated[str, typer.Option(help="Of a table, with commas between.")] = "",
     shape: Annotated[str, typer.Option(help="Of images: channels,height,width.")] = "",
-    classes: Annotated[
-        int | None,
-        typer.Option(help="Of the label; 0: it is a number.", min=0, show_default=False),
-    ] = None,
+    classes: Classes = None,
     scaling: Annotated[str, typer.Option(help="Of the inputs: site or none.")] = "site",
     model: Annotated[str, typer.Option(help="Of the task; its first if left out.")] = "",
     nodes: Annotated[int, typer.Option(help="Needed to start.", min=1)] = 3,
-    quorum: Annotated[
-        int | None,
-        typer.Option(help="Answers that a round needs; one less than nodes if left out.", min=1),
-    ] = None,
+    quorum: Quorum = None,
     rounds: Annotated[int, typer.Option(help="To complete.", min=1)] = 20,
-    compare: Annotated[
-        bool, typer.Option("--compare", help="Each site also trains alone, to compare.")
-    ] = False,
+    compare: Compare = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
     """Write a commented plan; what no option says is asked, on a terminal."""

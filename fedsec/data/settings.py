@@ -144,6 +144,8 @@ class Columns(Connector):
             yield f'drop: holds the label, "{self.label}"'
         if self.label in self.categories:
             yield f"categories.{self.label}: is the label; label_map gives its texts numbers"
+        if self.label in self.fill:
+            yield f"fill.{self.label}: is the label; a record without it is refused or dropped"
         for name in self.categories:
             _, texts = self.category(name)
             if len(set(texts)) != len(texts) or not texts:

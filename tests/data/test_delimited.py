@@ -281,6 +281,7 @@ def test_what_pandas_writes_is_what_is_read(
         ({"categories": {"a": ["x", "x"]}}, "categories.a: must list every category once"),
         ({"categories": {"a": ["x"]}, "fill": {"a": "y"}}, "fill.a: is none of categories.a"),
         ({"fill": {"a": "y"}}, "fill.a: must be a number, for categories.a is not given"),
+        ({"fill": {"b": 1.0}}, "fill.b: is the label; a record without it is refused or dropped"),
         ({"fill": {"zz": 1.0}}, 'fill: the files have no column "zz"; the columns are "a", "b"'),
         ({"label_map": {"x": 0}, "label_threshold": 1.0}, "label_threshold: stands beside"),
         ({"header": False}, "columns: missing: without a header"),

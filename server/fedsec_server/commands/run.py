@@ -144,16 +144,20 @@ def show_run(
     for each in reply.event:
         rounds.add(each.event)
         standing.add(each.event)
-    if rounds.rows:
-        show(rounds.table(title="\nRounds"))
-    if rounds.sites:
-        show(rounds.sites.table(names))
+    _show_rounds(rounds)
     if standing.nodes:
         show(standing.table(title="\nNodes (medians over their rounds)"))
     told = {"round", KIND}
     other = [each.event for each in reply.event if each.event.kind not in told][-_EVENTS:]
     if other:
         show(event_table(other))
+
+
+def _show_rounds(rounds: Rounds) -> None:
+    if rounds.rows:
+        show(rounds.table(title="\nRounds"))
+    if rounds.sites:
+        show(rounds.sites.table(rounds.names))
 
 
 def watch(
