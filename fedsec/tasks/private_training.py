@@ -1,12 +1,12 @@
 """A node's share of a round that hides each single example: DP-SGD, with noise that is exact.
 
-    batch: each example by a coin --> gradient of each --> clipped --> rounded to a grid --> summed
+    batch: each example by a coin --> gradient of each --> clipped --> summed --> rounded to a grid
        --> + discrete Gaussian --> / public batch size --> the optimiser's step
 
-Gradients of single examples come from Opacus. What goes into the sum is rounded first and summed
-as integers, so that what one example adds is bounded for certain: by ``clip / grid + sqrt(d) / 2``
-grid steps, a hair more than the clip; the noise is scaled to that. No floating-point Gaussian is
-involved whose low bits could tell the sum.
+Gradients of single examples come from Opacus. The sum is rounded to a grid of integers, and the
+noise is scaled to what one example can change there for certain: the clip, the rounding errors of
+two sums, ``sqrt(d)`` grid steps; a quarter of a percent more than the clip. No floating-point
+Gaussian is involved whose low bits could tell the sum.
 
 Examples are added or removed; how many there are is taken as public on the node itself.
 
@@ -39,11 +39,14 @@ from fedsec.tasks.task import Examples, Task
 from fedsec.tasks.training import LocalTraining
 
 FINENESS = 1000
-"""Grid steps of the clip per sqrt(d): rounding adds 0.05 % to the sensitivity."""
+"""Grid steps of the clip per sqrt(d): rounding adds 0.1 % to the sensitivity."""
 
 _COIN = 1 << 32
+_CUT_OFF = 1e-33  # of a batch: below 1e-55, times 1 + e^50
 _LARGEST_EPSILON = 50.0  # of a plan
-_SLACK = 1e-5  # of the clip, for float32 in the norm's and the scaling's last bits
+_TERMS = 32  # of a sum in float32; further ones are added in float64
+_UNIT = 2.0**-24  # roundoff of float32
+_SLACK = 1e-4  # of the clip, for float32 in the norm's and the scaling's last bits
 _GRADIENTS = 1 << 26  # entries of examples' gradients held at a time
 _ALONE = 1e-3  # how much an example's gradient may depend on its company, relative
 _REMEDIES = {
@@ -79,7 +82,7 @@ class PrivateTraining:
         """Returns what one round costs on a node with so many examples, >= 1."""
         event = Gaussian(self.noise_multiplier, sampling=self._odds(examples) / _COIN)
         steps = self.steps(examples)
-        return Price(event, count=steps, delta=steps * residue(_LARGEST_EPSILON))
+        return Price(event, count=steps, delta=steps * (residue(_LARGEST_EPSILON) + _CUT_OFF))
 
     def vetted(self, task: Task, model: nn.Module, data: Examples) -> Price:
         """Returns the price of one round with this task and model, which `check` lets pass.
@@ -196,25 +199,25 @@ class GridOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus is not typed
         self.size = sum(weight.numel() for weight in self.params)
         self._source = source
         self._grid = clip / (FINENESS * math.sqrt(self.size))
-        steps = clip / self._grid * (1 + _SLACK) + math.sqrt(self.size) / 2
+        # Two neighbours' sums: the example itself, the rounding errors of both, the grid of both.
+        errors = _SLACK + 2 * (_TERMS + 1) * largest_batch(batch_size) * _UNIT
+        steps = clip / self._grid * (1 + errors) + math.sqrt(self.size)
         self._noise = DiscreteGaussian.covering(noise_multiplier * steps)
 
     def clip_and_accumulate(self) -> None:
         """Adds this part's clipped and rounded gradients to the sums, which are integers."""
         samples = self.grad_samples  # one (b, ...) for each parameter
-        norms = torch.stack(
-            [
-                torch.linalg.vector_norm(each.flatten(1), dim=1, dtype=torch.float64)
-                for each in samples
-            ]
-        ).norm(dim=0)
+        norms = torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in samples])
+        lengths = torch.linalg.vector_norm(norms, dim=0, dtype=torch.float64)
         # An example whose gradient is not finite adds nothing, and is hidden like the others.
-        factors = (self.max_grad_norm / norms.clamp(min=self.max_grad_norm)) / self._grid
-        factors = torch.where(norms.isfinite(), factors, 0.0).float()
+        finite = lengths.isfinite()
+        factors = (self.max_grad_norm / lengths.clamp(min=self.max_grad_norm)).float()
         for weight, sample in zip(self.params, samples, strict=True):
-            shaped = factors.reshape(-1, *[1] * (sample.dim() - 1))
-            steps = (sample.nan_to_num(0.0, 0.0, 0.0) * shaped).round_()
-            total = steps.sum(dim=0, dtype=torch.float64)  # exact: integers below 2^53
+            rows = sample if finite.all() else sample[finite]
+            total = weight.new_zeros(weight.shape, dtype=torch.float64)
+            parts = zip(rows.split(_TERMS), factors[finite].split(_TERMS), strict=True)
+            for part, shares in parts:
+                total += torch.tensordot(shares, part, dims=1)
             weight.summed_grad = total if weight.summed_grad is None else weight.summed_grad + total
 
     def add_noise(self) -> None:
@@ -222,13 +225,22 @@ class GridOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus is not typed
         drawn = torch.from_numpy(self._noise.sample(self.size, self._source))
         sizes = [weight.numel() for weight in self.params]
         for weight, noise in zip(self.params, torch.split(drawn, sizes), strict=True):
-            total = weight.summed_grad + noise.view_as(weight)
+            total = (weight.summed_grad / self._grid).round_() + noise.view_as(weight)
             weight.grad = (total * self._grid).to(weight.dtype)
 
     def scale_grad(self) -> None:
         """Divides by the public batch size."""
         for weight in self.params:
             weight.grad /= self.expected_batch_size
+
+
+def largest_batch(expected: int) -> int:
+    """Returns how many examples a batch holds at most.
+
+    A Poisson batch is larger with a probability below 1e-55 (Bernstein's inequality); what is
+    beyond is left out, and that probability is added to delta.
+    """
+    return math.ceil(expected + 16 * math.sqrt(expected) + 100)
 
 
 def check(task: Task, model: nn.Module, data: Examples) -> None:
@@ -299,7 +311,7 @@ def _fill(model: nn.Module, examples: int) -> None:
     """Gives gradients of zero to parameters that the loss does not reach, or that no batch has."""
     for weight in _weights(model):
         if getattr(weight, "grad_sample", None) is None:
-            weight.grad_sample = weight.new_zeros(1).expand(examples, *weight.shape)
+            weight.grad_sample = weight.new_zeros(examples, *weight.shape)
 
 
 @torch.no_grad()

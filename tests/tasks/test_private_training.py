@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from fedsec.errors import ConfigError
 from fedsec.privacy.events import Gaussian
 from fedsec.privacy.keystream import Keystream
-from fedsec.tasks.private_training import PrivateTraining, check
+from fedsec.tasks.private_training import PrivateTraining, check, largest_batch
 from fedsec.tasks.task import Examples
 from fedsec.tasks.training import LocalTraining
 
 CLIP, BATCH, SIZE = 0.5, 8, 20_000
 NOISE_FREE = 1e-9
-GRID = 5e-3  # of the clip: rounding, and the little noise that the grid itself needs
+GRID = 2e-2  # of the clip: rounding, and the little noise that the grid itself needs
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ def p_value(noise: Tensor, std: float) -> float:
 def test_the_noise_has_the_multiplier_times_the_clip_over_the_batch() -> None:
     multiplier = 1.3
     noise = update(training(multiplier), examples(4, scale=0.0))
-    sensitivity = CLIP * (1 + 1e-5 + 0.5 / 1000)  # what rounding to the grid adds
+    errors = 1e-4 + 2 * 33 * largest_batch(BATCH) * 2.0**-24
+    sensitivity = CLIP * (1 + errors + 1 / 1000)  # what rounding adds
     std = multiplier * sensitivity / BATCH
     assert p_value(noise, std) > 1e-6
     # The same test rejects noise that is 10 % too small.
@@ -234,3 +235,10 @@ def test_dropout_is_no_coupling() -> None:
 
 def test_a_node_with_one_example_can_be_checked() -> None:
     check(Lines(), nn.Linear(4, 1), examples(1, size=4))
+
+
+def test_a_batch_has_a_largest_size_that_chance_does_not_reach() -> None:
+    """Bernstein's bound, for a batch of any expected size: less than 1e-55 beyond it."""
+    for expected in (1, 8, 32, 256, 4096, 10**6):
+        beyond = largest_batch(expected) - expected
+        assert math.exp(-(beyond**2) / (2 * (expected + beyond / 3))) < 1e-55
