@@ -202,18 +202,24 @@ def beside_flower(nodes: int, size: int, lost: int, *, runs: int) -> list[common
             flower.spent["share keys"],
         ),
     ]
-    for name, side in (("", ours), (", 16 bits", narrow)):
-        rows.append(
-            common.compare(
-                f"bytes up per entry, all stages{name}, {of}",
-                "bytes",
-                "B",
-                ours=[side.upload / size],
-                peer=[flower.upload / size],
-                peer_name=f"{FLOWER}, masked vector alone",
-            )
+    return rows + _bytes_up(of, size, (("", ours), (", 16 bits", narrow)), flower)
+
+
+def _bytes_up(
+    of: str, size: int, sides: tuple[tuple[str, Ours], ...], flower: Flower
+) -> list[common.Result]:
+    """Returns what a node sends in a whole attempt, by entry of its vector."""
+    return [
+        common.compare(
+            f"bytes up per entry, all stages{name}, {of}",
+            "bytes",
+            "B",
+            ours=[side.upload / size],
+            peer=[flower.upload / size],
+            peer_name=f"{FLOWER}, masked vector alone",
         )
-    return rows
+        for name, side in sides
+    ]
 
 
 def _row(case: str, ours: list[float], peer: list[float]) -> common.Result:

@@ -49,8 +49,7 @@ def guard(
         private: The node's half of the plan's privacy.
 
     Raises:
-        ConfigError: The plan demands secure aggregation or has [privacy], and this node's part of
-            it is missing.
+        ConfigError: The plan has [secure_aggregation] or [privacy]; this node has no part in it.
     """
     if plan.privacy is not None and private is None:
         raise ConfigError("the plan has [privacy]; give the guard this node's half of it")
@@ -58,17 +57,9 @@ def guard(
     secure = secure_node(plan, identity)
 
     def defence_mod(message: Message, context: Context, app: ClientAppCallable) -> Message:
-        """Returns the app's reply.
-
-        Raises:
-            PolicyRefusal: The message is not what the plan announced; the app did not see it.
-            ProtocolError: The message is malformed.
-        """
+        """Returns the app's reply; raises where the message is not what the plan announced."""
         allow(plan)
-        if message.metadata.run_id != context.run_id:
-            raise PolicyRefusal(
-                f"a message of run {message.metadata.run_id}, this is run {context.run_id}"
-            )
+        _check_run(message, context)
         if plan.built_in:
             _check(plan, message, asked)
         guarded = app if private is None else partial(private, app=app)
@@ -79,6 +70,13 @@ def guard(
         return guarded(message, context)
 
     return defence_mod
+
+
+def _check_run(message: Message, context: Context) -> None:
+    if message.metadata.run_id != context.run_id:
+        raise PolicyRefusal(
+            f"a message of run {message.metadata.run_id}, this is run {context.run_id}"
+        )
 
 
 def _check(plan: FederationPlan, message: Message, asked: Asked) -> None:
