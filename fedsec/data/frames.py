@@ -61,7 +61,7 @@ def read_frame(settings: Columns, problems: Problems) -> Frame:
         parts.append((path.name, rows))
     try:
         whole = pa.concat_tables(tables, promote_options="permissive")
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise DataError(f"the files' columns are of different types: {_line(error)}") from error
     columns = {name: whole.column(name) for name in whole.column_names}
     return Frame(columns, Places.join(parts))

@@ -299,3 +299,20 @@ def test_a_wrong_table_is_refused_in_a_sentence(
 ) -> None:
     (tmp_path / "t.csv").write_text("a,b\n1,0\n2,1\n", encoding="utf-8")
     assert sentence in refusal(tmp_path, **{"files": "t.csv", "label": "b", **changed})
+
+
+def test_names_of_parquets_columns_are_replaced(tmp_path: Path) -> None:
+    parquet.write_table(pa.table({"c0": [1.0, 2.0], "c1": [0, 1]}), tmp_path / "p.parquet")
+    options = {"connector": "parquet", "files": "p.parquet", "label": "y"}
+    assert records(tmp_path, **options, columns=["x", "y"]).names == ("x",)
+    told = refusal(tmp_path, **options, columns=["x"])
+    assert told == "p.parquet has 2 columns, the key `columns` names 1"
+
+
+def test_files_whose_types_differ_are_refused(tmp_path: Path) -> None:
+    parquet.write_table(pa.table({"x": [1.0], "y": [0]}), tmp_path / "1.parquet")
+    parquet.write_table(pa.table({"x": [1], "y": [1]}), tmp_path / "2.parquet")
+    options = {"connector": "parquet", "files": "*.parquet", "label": "y"}
+    np.testing.assert_array_equal(records(tmp_path, **options).inputs, [[1], [1]])
+    parquet.write_table(pa.table({"x": ["one"], "y": [1]}), tmp_path / "2.parquet")
+    assert "the files' columns are of different types" in refusal(tmp_path, **options)
