@@ -151,7 +151,9 @@ def whole_way(work: Path, size: int, runs: int) -> tuple[list[float], dict[str, 
 
 
 def _alone(settings: str) -> str:
-    """Returns a `node.toml` of a node that works without others."""
+    """Returns a `node.toml` of a node that works without others, and takes large messages."""
+    large = "[limits]\nmax_content_mb = 4096\ncontent_total_mb = 8192\n"
+    settings = settings.replace("[limits]\n", large)
     return settings.replace("[policy]\n", "[policy]\nmin_nodes = 1\n")
 
 

@@ -161,7 +161,8 @@ class Execution:
         try:
             return codec.Encoder(self._limits).encode_many((reply,))[0]
         except ProtocolError as error:
-            raise _app_failed(f"its reply cannot be sent: {error.detail}") from error
+            hint = "; see limits.max_content_mb in node.toml" if error.code == "too-large" else ""
+            raise _app_failed(f"its reply cannot be sent: {error.detail}{hint}") from error
 
     def _decode(self, instruction: Header, descriptors: list[int]) -> Message:
         try:
