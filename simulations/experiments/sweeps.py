@@ -81,8 +81,8 @@ def scale(nodes: int) -> dict[str, Any]:
 
 def stragglers(share: float) -> dict[str, Any]:
     """Trains with a share of nodes that take ten times as long and miss the deadline."""
-    systems = Systems(examples_per_s=50, spread=0.3, stragglers=share)
-    plan = PLAN.format(rounds=15, nodes=30, fraction=1.0, quorum=5, evaluate_every=1)
+    systems = Systems(examples_per_s=100, spread=0.3, stragglers=share)
+    plan = PLAN.format(rounds=15, nodes=30, fraction=1.0, quorum=1, evaluate_every=1)
     history = simulate(plan, Lab(split=Dirichlet(0.5), systems=systems), workers=1)
     late = [len(row["failed"]) / 30 for row in history.rounds]  # type: ignore[arg-type]
     return {
