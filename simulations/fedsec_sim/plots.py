@@ -15,6 +15,7 @@ SUFFIXES = (".png", ".svg", ".pdf")
 _STYLES = ("-", "--", ":", "-.")
 _MARKERS = ("o", "s", "^", "D", "v", "x", "P", "*")
 _GREYS = ("0.0", "0.45", "0.2", "0.6")
+BESIDE = 4  # more lines than this have their names beside the picture
 _MARKS = 10  # on a line
 _DARK = 0.45  # a cell darker than this takes white text
 
@@ -30,7 +31,8 @@ def curves(
     log: bool = False,
 ) -> Figure:
     """Returns lines of (x, y) by name."""
-    figure, axes = _figure(6.4, 4.0)
+    many = len(lines) > BESIDE
+    figure, axes = _figure(8.4 if many else 6.4, 4.0)
     for place, (name, line) in enumerate(lines.items()):
         x, y = [point[0] for point in line], [point[1] for point in line]
         axes.plot(
@@ -52,7 +54,9 @@ def curves(
     if title:
         axes.set_title(title, fontsize=10)
     axes.grid(color="0.9", linewidth=0.6)
-    if len(lines) > 1:
+    if many:
+        figure.legend(loc="outside right upper", fontsize=8, frameon=False)
+    elif len(lines) > 1:
         axes.legend(fontsize=8, frameon=False)
     return figure
 
