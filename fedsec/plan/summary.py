@@ -52,8 +52,15 @@ def _rows(plan: FederationPlan) -> Iterator[tuple[str, str]]:
     yield from secure_aggregation.sentences(plan)
     if plan.training is not None:
         last = f"round {plan.training.rounds}"
-        yield "evaluated", _period(plan.round.evaluate_every, last) or "never"
+        yield "evaluated", _evaluated(plan, last)
         yield "models kept", _period(plan.model.save_every, last) or f"after {last}"
+
+
+def _evaluated(plan: FederationPlan, last: str) -> str:
+    when = _period(plan.round.evaluate_every, last) or "never"
+    if when == "never" or (plan.secure_aggregation is None and plan.privacy is None):
+        return when
+    return f"{when}, on the task's central examples only: no node tells what it measures"
 
 
 def _task(task: Task) -> str:

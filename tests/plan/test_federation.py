@@ -278,6 +278,16 @@ def test_the_summary_of_rare_choices() -> None:
     assert (rows["evaluated"], rows["models kept"]) == ("never", "after round 5")
 
 
+def test_the_summary_says_that_under_privacy_no_node_evaluates() -> None:
+    plan = FederationPlan.parse(
+        SMALLEST
+        + '[nodes]\nmin_available = 8\n[secure_aggregation]\nmode = "semi-honest"\nclip = 1.0\n'
+    )
+    assert dict(summary(plan))["evaluated"] == (
+        "after every round, on the task's central examples only: no node tells what it measures"
+    )
+
+
 def test_the_summary_of_a_flower_app() -> None:
     rows = dict(summary(FederationPlan.parse(FLOWER + "config = { lr = 0.1 }\n")))
     assert rows["app"] == 'the Flower app "their-app" with lr = 0.1'

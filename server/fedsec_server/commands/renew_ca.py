@@ -34,6 +34,15 @@ the CA of whose coordinator went, must be revoked and invited again; people adde
 """
 
 
+Only = Annotated[
+    list[str] | None,
+    typer.Option(
+        show_default=False,
+        help="servers, nodes or people; may be given twice. Left out: all three.",
+    ),
+]
+
+
 def renew_ca(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Of `fedsec server init`.")],
     *,
@@ -45,13 +54,7 @@ def renew_ca(
             help="Where `fedsec ca init` made the root. It is read, and not needed afterwards.",
         ),
     ],
-    only: Annotated[
-        list[str] | None,
-        typer.Option(
-            show_default=False,
-            help="servers, nodes or people; may be given twice. Left out: all three.",
-        ),
-    ] = None,
+    only: Only = None,
     at_once: Annotated[
         bool, typer.Option("--at-once", help="Trust the former CA no longer; see below.")
     ] = False,

@@ -66,29 +66,31 @@ def fill(group: typer.Typer) -> None:
     group.command("publish")(publish)
 
 
+Output = Annotated[Path, typer.Option("--output", "-o", help="The file to write.")]
+Days = Annotated[float, typer.Option(help=f"For which the roster holds; at most {MAX_DAYS:g}.")]
+Serial = Annotated[
+    int | None,
+    typer.Option(
+        show_default=False,
+        help="Must be higher than that of every roster before. Left out: the time, in seconds.",
+    ),
+]
+LeaveOut = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", show_default=False, help="A node to leave out; repeatable."),
+]
+
+
 def sign_roster(
     nodes: Annotated[
         Path, typer.Argument(metavar="NODES", help="The output of `fedsec node list --json`.")
     ],
     *,
     root: Root,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path(
-        "roster"
-    ),
-    days: Annotated[
-        float, typer.Option(help=f"For which the roster holds; at most {MAX_DAYS:g}.")
-    ] = 90.0,
-    serial: Annotated[
-        int | None,
-        typer.Option(
-            show_default=False,
-            help="Must be higher than that of every roster before. Left out: the time, in seconds.",
-        ),
-    ] = None,
-    leave_out: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", show_default=False, help="A node to leave out; repeatable."),
-    ] = None,
+    output: Output = Path("roster"),
+    days: Days = 90.0,
+    serial: Serial = None,
+    leave_out: LeaveOut = None,
     passphrase_file: PassphraseFile = None,
     yes: Annotated[
         bool, typer.Option("--yes", help="Do not ask: the fingerprints were compared.")
