@@ -50,7 +50,7 @@ wheel: $(READY)  ## the built wheel, installed in an empty environment
 proto: $(READY)  ## generate fedsec/wire/generated from proto/
 	@BIN=$(BIN) sh proto/generate.sh fedsec/wire/generated
 
-bench: $(READY)  ## the measurements that the README quotes
+bench: $(READY)  ## a round beside Flower's own deployment; the other scripts: benchmarks/
 	@$(BIN)/python benchmarks/round_latency.py
 
 soak: $(READY)  ## thirty nodes that come, go and crash, for five minutes
