@@ -107,7 +107,7 @@ def _footnotes(grid: Grid, outcomes: Sequence[Outcome]) -> list[str]:
     first = (
         f"{grid.figure}, mean of the last {grid.last} evaluations{over}. "
         f"Seeds {', '.join(map(str, seeds))}; commit {', '.join(commits) or 'unknown'}; "
-        f"{', '.join(versions)}; {sum(o.seconds for o in outcomes):.0f} s of one core."
+        f"{', '.join(versions)}; {sum(o.seconds for o in outcomes):.0f} s in all, cell by cell."
     )
     lines = [first]
     reasons = sorted({o.reason for o in outcomes if o.status == "refused"})
