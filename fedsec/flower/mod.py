@@ -64,8 +64,8 @@ def guard(
             _check(plan, message, asked)
         guarded = app if private is None else partial(private, app=app)
         if secure is not None:
-            if private is not None and read_stage(message.content) is Stage.REVEAL:
-                private.before_opening(read_heading(message.content))
+            if private is not None and read_stage(message.content) is Stage.VECTOR:
+                private.before_vector(read_heading(message.content))
             return secure(message, context, guarded)
         return guarded(message, context)
 

@@ -5,9 +5,9 @@
               app --> transform (clip, noise) --> stored --> charged --> update alone, no metrics
 
 Of the four models two are wholly the node's: local privacy and example-level privacy. With
-distributed privacy the release is the sum, so a node pays before its first answer that helps to
-open it, in every attempt. What the coordinator promises (central) is reserved in the node's ledger
-when it takes part; it costs the node nothing more to send its update.
+distributed privacy the release is the sum, so a node pays before its masked vector leaves, in every
+attempt: from there on others can open the sum without it. What the coordinator promises (central)
+is reserved in the node's ledger when it takes part; it costs nothing more to send its update.
 """
 
 import logging
@@ -45,8 +45,8 @@ class NodePrivacy:
         publish: Stores and charges each release once; None where the node itself releases nothing
             that it vouches for (central).
         transform: What an update goes through before it is released.
-        pay: Charges a round and attempt before this node's answer opens a sum that holds its share
-            of the noise (distributed); None where nothing is opened.
+        pay: Charges a round and attempt before this node's vector goes into a sum (distributed);
+            None where there is no noise of the node's in it.
     """
 
     publish: Publish | None
@@ -84,8 +84,8 @@ class NodePrivacy:
             raise refusal(error) from error
         return Message(bare_train_reply(update), reply_to=message)
 
-    def before_opening(self, heading: Heading) -> None:
-        """Returns when this node may help to open the sum of an attempt: its release is paid for.
+    def before_vector(self, heading: Heading) -> None:
+        """Returns when this node's masked vector of an attempt may leave: its release is paid for.
 
         Raises:
             PolicyRefusal: The node's budget does not allow it.

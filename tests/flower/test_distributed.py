@@ -68,7 +68,7 @@ class NoisedGrid(FakeGrid):
     """Nodes behind their guards, each with its share of the noise."""
 
     def __init__(self, agreed: FederationPlan, updates: np.ndarray, ledgers: Ledgers) -> None:
-        self.revealed_unpaid: list[int] = []
+        self.left_unpaid: list[int] = []
 
         def node(place: int) -> object:
             me = FIRST + place
@@ -80,8 +80,8 @@ class NoisedGrid(FakeGrid):
 
             def answer(message: Message, context: object) -> Message:
                 reply = mod(message, context, app)  # type: ignore[arg-type]
-                if read_stage(message.content) is Stage.REVEAL and me not in ledgers.charged:
-                    self.revealed_unpaid.append(me)
+                if read_stage(message.content) is Stage.VECTOR and me not in ledgers.charged:
+                    self.left_unpaid.append(me)
                 return reply
 
             return answer
@@ -119,7 +119,7 @@ def test_the_model_moves_by_the_noised_mean_and_every_node_has_paid_first() -> N
     assert scipy.stats.chi2.sf(statistic / (0.8 * std**2), SIZE) < 1e-5
     assert std >= 1.0 / N * math.sqrt(N / 4)
     assert ledgers.charged == {FIRST + place: [(1, 1)] for place in range(N)}
-    assert grid.revealed_unpaid == []
+    assert grid.left_unpaid == []
 
 
 def test_what_sums_are_divided_by_does_not_tell_who_answered() -> None:
