@@ -45,6 +45,7 @@ _COIN = 1 << 32
 _CUT_OFF = 1e-33  # of a batch: below 1e-55, times 1 + e^50
 _LARGEST_EPSILON = 50.0  # of a plan
 _TERMS = 32  # of a sum in float32; further ones are added in float64
+_SQUARES = 1 << 11  # of a sum of squares in float32; further ones are added in float64
 _UNIT = 2.0**-24  # roundoff of float32
 _SLACK = 1e-4  # of the clip, for float32 in the norm's and the scaling's last bits
 _GRADIENTS = 1 << 26  # entries of examples' gradients held at a time
@@ -207,8 +208,8 @@ class GridOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus is not typed
     def clip_and_accumulate(self) -> None:
         """Adds this part's clipped and rounded gradients to the sums, which are integers."""
         samples = self.grad_samples  # one (b, ...) for each parameter
-        norms = torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in samples])
-        lengths = torch.linalg.vector_norm(norms, dim=0, dtype=torch.float64)
+        norms = torch.stack([_norms(sample) for sample in samples])
+        lengths = torch.linalg.vector_norm(norms, dim=0)
         # An example whose gradient is not finite adds nothing, and is hidden like the others.
         finite = lengths.isfinite()
         factors = (self.max_grad_norm / lengths.clamp(min=self.max_grad_norm)).float()
@@ -269,6 +270,16 @@ def check(task: Task, model: nn.Module, data: Examples) -> None:
             '[privacy] model = "example": an example\'s gradient depends on the others in its '
             "batch; the task's loss must be the mean of a loss of each example"
         )
+
+
+def _norms(sample: Tensor) -> Tensor:
+    """Returns the L2 norm of each example's gradient (b,), float64.
+
+    A sum of millions of squares in float32 may be 2 % short; of `_SQUARES` it is 0.006 % at most.
+    """
+    parts = sample.flatten(1).split(_SQUARES, dim=1)
+    norms = torch.stack([torch.linalg.vector_norm(part, dim=1) for part in parts])
+    return torch.linalg.vector_norm(norms, dim=0, dtype=torch.float64)
 
 
 def _gradient(task: Task, model: nn.Module, batch: Examples) -> Tensor:

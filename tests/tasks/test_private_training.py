@@ -105,6 +105,14 @@ def test_whatever_an_example_holds_it_adds_no_more_than_the_clip(scale: float) -
     assert float(found.norm()) * BATCH <= CLIP * (1 + GRID)
 
 
+def test_the_norm_of_a_long_gradient_is_not_underestimated() -> None:
+    """Equal entries are the worst case of a sum of squares in float32."""
+    size = 1 << 23
+    found = update(training(NOISE_FREE), Examples(torch.full((1, size), 0.31), torch.ones(1)))
+    along = float(found.double().sum()) / math.sqrt(size)
+    assert along * BATCH <= CLIP * (1 + 2e-3)
+
+
 def test_the_denominator_is_public_whatever_the_batch_holds() -> None:
     """With few examples all are in every batch, and the sum is still divided by the same number."""
     one = examples(1)
