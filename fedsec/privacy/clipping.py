@@ -87,7 +87,7 @@ class AdaptiveClip:
     def count(self, norms: Doubles, clip: float, source: Keystream) -> float:
         """Returns the noised sum of ``1 - 1/2`` per short and ``0 - 1/2`` per long update.
 
-        One node changes it by 1/2 at most, whether its update changes or is absent.
+        One node changes it by 1/2 at most when its update becomes zero or is absent: both count 0.
 
         Args:
             norms: Of the updates that are there (m,).
@@ -95,6 +95,7 @@ class AdaptiveClip:
             source: Of the noise.
         """
         bits = np.where(norms <= clip, 0.5, -0.5)  # NaN and infinity are long
+        bits[norms == 0] = 0.0
         mechanism = GaussianMechanism(0.5, 2 * self.count_noise)
         return float(mechanism.release(np.array([bits.sum()]), source)[0])
 

@@ -61,15 +61,16 @@ def test_a_count_that_costs_too_much_is_refused() -> None:
 
 
 def test_one_node_changes_the_count_by_a_half() -> None:
-    """Present or absent, short or long: the sensitivity for which the noise is made."""
+    """Zero or absent, against short or long: the sensitivity for which the noise is made."""
+    others, adapt = [0.3, 2.0], AdaptiveClip(0.5, 0.2, 3.0)
 
-    def exact(norms: list[float]) -> float:
-        return float(np.where(np.array(norms) <= 1.0, 0.5, -0.5).sum())
+    def counted(*mine: float) -> float:
+        return adapt.count(np.array([*others, *mine]), 1.0, Keystream(KEY))  # the same noise
 
-    others = [0.3, 2.0]
-    changes = [exact([*others, mine]) - exact(others) for mine in (0.0, 0.9, 1.0, 7.0, math.inf)]
-    assert {abs(change) for change in changes} == {0.5}
-    adapt, source = AdaptiveClip(0.5, 0.2, 3.0), Keystream(KEY)
+    assert counted(0.0) == counted()
+    changes = [counted(mine) - counted(0.0) for mine in (1e-9, 0.9, 1.0, 7.0, math.inf, math.nan)]
+    assert [abs(change) for change in changes] == pytest.approx([0.5] * 6, abs=1e-3)
+    source = Keystream(KEY)
     drawn = [adapt.count(np.array(others), 1.0, source) for _ in range(2000)]
     std = GaussianMechanism(0.5, 6.0).std(1)
     assert np.std(drawn) == pytest.approx(std, rel=0.06)
