@@ -181,12 +181,21 @@ def central_sensitivity(plan: FederationPlan, clip: float) -> float:
     """
     robust, n = rule_of(plan), population(plan)
     if robust is None:
-        return clip / expected(plan)
+        return clip / expected(plan) * (1 + _rounding_of_a_sum(plan))
     pipeline = robust.pipeline(robust.count(n))
     found = pipeline.sensitivity(clip, n, "zero-out")
     if found is None:
         raise ConfigError(f"no useful bound is known for the sensitivity of {pipeline!r}")
     return found * (1 + _rounding(pipeline, clip, n))
+
+
+def _rounding_of_a_sum(plan: FederationPlan) -> float:
+    """Returns by how much the sensitivity grows since a secure sum comes as a mean in float32.
+
+    Each of two neighbours' means, no longer than the clip, is off by one unit roundoff at most.
+    """
+    section = plan.secure_aggregation
+    return 0.0 if section is None else 2 * section.max_nodes * 2.0**-24
 
 
 def _rounding(pipeline: Pipeline, clip: float, n: int) -> float:

@@ -119,6 +119,17 @@ def test_neighbours_are_no_farther_apart_than_the_sensitivity(rule: str) -> None
     assert farthest > 0.3 * bound
 
 
+def test_the_noise_covers_a_secure_sum_s_rounding_to_float32() -> None:
+    """The mean of n updates is rounded once: n times a rounding of one update."""
+    n = 20_000
+    summed = plan('[secure_aggregation]\nmode = "semi-honest"\nmax_nodes = 20000\n', n=n)
+    length, step = np.float32(0.4), np.float32(2.0**-26)  # half the distance of two float32 there
+    sums = [n * float(np.float32(float(length) + shift * float(step))) for shift in (0.9, 1.1)]
+    farthest = 0.5 + (sums[1] - sums[0])  # neighbours on both sides of a rounding
+    assert central(summed).mechanism(0.5).sensitivity >= farthest / n
+    assert central(plan(n=n)).mechanism(0.5).sensitivity == 0.5 / n
+
+
 def test_the_mean_of_clipped_updates_comes_out() -> None:
     rows = np.array([[3, 4], [0.03, 0.04], [0, 0]], np.float32)
     of = central(plan(z=0.05, clip=1.0))
