@@ -14,7 +14,7 @@ from types import MappingProxyType
 import numpy as np
 from flwr.app import Message, MessageType, RecordDict
 
-from fedsec.errors import ProtocolError
+from fedsec.errors import ConfigError, ProtocolError
 from fedsec.flower.collection import Attempt, AttemptMissed, Collected, Post
 from fedsec.flower.messages import Heading, Metrics, read_heading
 from fedsec.flower.replies import MAX_REASON, frozen
@@ -88,7 +88,10 @@ class SecureSum:
         run.rejected |= {node: why for node, why in self._liars.items() if node in attempt.cohort}
         first = with_stage(attempt.content)
         opened = self._carry_out(run, dict.fromkeys(sorted(invited), first))
-        return _collected(form, opened, run)
+        try:
+            return _collected(form, opened, run)
+        except ConfigError as error:  # a node may add any word to the sum of the weights
+            raise AttemptMissed(str(error), run.failed, run.rejected) from error
 
     def _carry_out(self, run: _Sum, contents: Mapping[int, RecordDict]) -> Opened:
         while True:

@@ -4,10 +4,15 @@ import numpy as np
 import pytest
 from flwr.app import Message
 
+from fedsec.encoding import Words
 from fedsec.errors import StateError
+from fedsec.flower.messages import Metrics
 from fedsec.flower.reporting import ROUND
 from fedsec.flower.rounds import Rounds
 from fedsec.flower.strategy import FedAvg, ServerState
+from fedsec.flower.sums import SumForm
+from fedsec.privacy.keystream import Keystream
+from fedsec.vectors import Vector
 from tests.flower.fakes import Waiting, answering, raising
 from tests.flower.secure import FIRST, SecureGrid, guarded, secure_plan
 
@@ -43,6 +48,26 @@ def test_the_mean_is_weighted_by_examples_up_to_the_cap() -> None:
     weights = np.array([1, 2, 3, 4, 4])  # the fifth claims 5
     expected = weights @ np.array(UPDATES) / weights.sum()
     np.testing.assert_allclose(state.vector, expected, atol=1e-4)
+
+
+def test_a_node_that_makes_the_weights_add_up_to_nothing_costs_an_attempt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    more = "[round]\nattempts = 2\ndeadline_s = 5\n"
+    agreed = secure_plan(training='rounds = 1\nweighting = "examples"\nmax_examples = 4', more=more)
+    honest, lies = SumForm.encode, [np.uint32(1 + 2 + 3 + 4 + 4)]
+
+    def encode(form: SumForm, update: Vector, metrics: Metrics, source: Keystream) -> Words:
+        words = honest(form, update, metrics, source)
+        if metrics.examples == 1 and lies:
+            words[form.encoding.length :] -= lies.pop()
+        return words
+
+    monkeypatch.setattr(SumForm, "encode", encode)
+    grid = SecureGrid(agreed, UPDATES)
+    assert rounds(agreed, grid)(begin(), 1).round == 1
+    (note,) = grid.of("note")
+    assert "the nodes' weights add up to 0" in str(note)
 
 
 def test_an_update_is_clipped_in_l2_before_it_is_weighted() -> None:
