@@ -138,14 +138,18 @@ def own_privacy_keys(plan: "FederationPlan") -> Iterator[Refusal]:
 def fixed_denominator(plan: "FederationPlan") -> Iterator[Refusal]:
     """Node-level guarantees rest on a public number of nodes that count alike."""
     privacy, training = plan.privacy, plan.training
-    if privacy is None or training is None or privacy.model == "example":
+    if privacy is None or training is None:
         return
     if training.weighting != "uniform":
+        why = "a node claims its own weight, so the noise would not cover what it adds"
+        if privacy.model == "example":
+            why = "how many examples a node has is withheld"
         yield Refusal(
             "training.weighting",
-            f'"{training.weighting}": a node claims its own weight, so the noise would not cover '
-            'what it adds; with [privacy] only "uniform" is sound',
+            f'"{training.weighting}": {why}; with [privacy] only "uniform" is sound',
         )
+    if privacy.model == "example":
+        return
     many = population(plan)
     if privacy.delta * many > 1:
         yield Refusal(

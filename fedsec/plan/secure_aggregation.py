@@ -280,6 +280,12 @@ def with_privacy(plan: "FederationPlan") -> Iterator[Refusal]:
                 "seen by itself; add a table [secure_aggregation]",
             )
         return
+    if section.metrics:
+        yield Refusal(
+            "secure_aggregation.metrics",
+            f"{', '.join(section.metrics)}: no noise covers a figure; with [privacy] all of them "
+            "are withheld, so leave it out",
+        )
     if privacy.sampling is not None:
         yield Refusal(
             "privacy.sampling",

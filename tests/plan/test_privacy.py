@@ -69,6 +69,12 @@ REFUSED = [
         {"training": TRAINING + 'weighting = "examples"\nmax_examples = 10\n'},
         'training.weighting: "examples": a node claims its own weight',
     ),
+    (
+        "example",
+        "",
+        {"training": TRAINING + 'weighting = "examples"\nmax_examples = 10\n'},
+        'training.weighting: "examples": how many examples a node has is withheld',
+    ),
     ("central", "", {"nodes": NODES + "fraction = 0.5\n"}, "nodes.fraction: 0.5: a share that is"),
     ("central", "population = 9\n", {}, "privacy.population: 9 is less than nodes.min_available"),
     ("central", "sampling = 0.5\n", {"nodes": NODES + "quorum = 2\n"}, "nodes.quorum: 2: with"),
@@ -93,6 +99,15 @@ def test_what_may_not_be_combined(
 def test_noised_updates_do_not_go_into_a_secure_sum() -> None:
     given = text('model = "local"\n') + '[secure_aggregation]\nmode = "semi-honest"\n'
     assert 'privacy.model: "local": a noised update is longer than the clip' in problem(given)
+
+
+@pytest.mark.parametrize("model", ["central", "distributed", "example"])
+def test_no_figure_of_a_secure_sum_leaves_beside_the_noise(model: str) -> None:
+    clip = "clip = 1.0\n" if model == "example" else ""
+    secure = '[secure_aggregation]\nmode = "semi-honest"\n' + clip
+    given = HEAD + TRAINING + NODES + secure + "metrics = { train-loss = [0.0, 9.0] }\n"
+    given += f'[privacy]\nmodel = "{model}"\n' + MECHANISM
+    assert "secure_aggregation.metrics: train-loss: no noise covers a figure" in problem(given)
 
 
 def test_a_delta_that_gives_one_node_away_is_refused() -> None:
