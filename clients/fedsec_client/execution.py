@@ -94,16 +94,25 @@ class Execution:
         context: The app's; its state is kept in `state_file`.
         state_file: Saved after each message.
         site: What the agent says.
+        withheld: Whether an exception's text, which may show data, stays in the worker's log.
     """
 
     def __init__(
-        self, app: ClientApp, mod: Mod, context: Context, state_file: StateFile, site: Site
+        self,
+        app: ClientApp,
+        mod: Mod,
+        context: Context,
+        state_file: StateFile,
+        site: Site,
+        *,
+        withheld: bool = False,
     ) -> None:
         self._app = app
         self._mod = mod
         self._context = context
         self._state_file = state_file
         self._site = site
+        self._withheld = withheld
         self._limits = Limits(max_content=site.max_content_bytes)
 
     @classmethod
@@ -131,7 +140,8 @@ class Execution:
         identity = _identity(start, site)
         private = open_privacy(plan, site, context, Path(start.state_directory))
         mod = guard(plan, _agreed, identity, private=private)
-        return cls(app, mod, context, state_file, site)
+        withheld = plan.privacy is not None
+        return cls(app, mod, context, state_file, site, withheld=withheld)
 
     def serve_one(self, agent: LocalSocket, instruction: Header, descriptors: list[int]) -> None:
         """Answers one message; the content's descriptor is closed."""
@@ -196,6 +206,8 @@ class Execution:
             traceback.print_exc()
             if _is_about_memory(error):
                 raise self._out_of_memory(error) from error
+            if self._withheld and not isinstance(error, FedsecError):
+                raise _app_failed("why is in worker.log; with [privacy] it stays there") from error
             raise _app_failed(describe(error, 1)) from error
 
     def _out_of_memory(self, error: BaseException) -> _RejectedError:

@@ -40,6 +40,7 @@ def open_privacy(
     if plan.privacy is None:
         return None
     cost = _terms(plan, plan.privacy, site, context)
+    _check(cost, plan.privacy)
     ledger = LedgerFile(Path(site.ledger), _budgets(site.budget))
     releases = Releases(state_directory / RELEASES_DIRECTORY)
     publisher = Publisher(cost, context.run_id, plan.digest, ledger, releases)
@@ -66,15 +67,18 @@ def _terms(plan: FederationPlan, privacy: Privacy, site: Site, context: Context)
         column: Column = "promised" if privacy.model == "central" else "enforced"
         return replace(of, guarantee=replace(of.guarantee, column=column))
     app = importlib.import_module(site.client.partition(":")[0])
-    cost: Terms = app.example_terms(context)
-    epsilon = compose([cost.whole], privacy.delta)
-    if not epsilon <= privacy.epsilon:
+    of_examples: Terms = app.example_terms(context)
+    return of_examples
+
+
+def _check(cost: Terms, privacy: Privacy) -> None:
+    """Returns where the plan costs this node no more than it says, whoever wrote it."""
+    if not compose([cost.whole], privacy.delta) <= privacy.epsilon:
+        by = "with this node's examples " if privacy.model == "example" else ""
         raise PolicyRefusal(
-            f"with this node's examples the plan would cost more than privacy.epsilon = "
-            f"{privacy.epsilon:g} at delta {privacy.delta:g}; raise privacy.noise_multiplier, or "
-            "train less"
+            f"{by}the plan would cost more than privacy.epsilon = {privacy.epsilon:g} at delta "
+            f"{privacy.delta:g}; raise privacy.noise_multiplier, or train less"
         )
-    return cost
 
 
 def _budgets(given: PrivacyBudget) -> Budgets:

@@ -5,15 +5,33 @@ import os
 from pathlib import Path
 
 import pytest
+from flwr.app import Message, RecordDict
 
 from fedsec import flwr_compat
-from fedsec.errors import ConfigError
+from fedsec.errors import ConfigError, PolicyRefusal
 from fedsec.plan.example import EXAMPLE
 from fedsec.wire.generated.local_pb2 import WorkerStart
 from fedsec_client.client_app import _data
-from fedsec_client.execution import Execution
+from fedsec_client.execution import Execution, _RejectedError
 from fedsec_client.settings import PrivacyBudget
 from fedsec_client.site import BUILT_IN_CLIENT, DATA_KEY, Site
+
+PRIVATE = """
+schema = 1
+name = "private"
+[task]
+name = "digits"
+[training]
+rounds = 5
+[nodes]
+min_available = 3
+[privacy]
+model = "{model}"
+epsilon = {epsilon}
+delta = 1e-5
+noise_multiplier = 1.0
+clip = 1.0
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +40,7 @@ def _own_identity(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(flwr_compat.TaskIdentity, name, None)
 
 
-def start(directory: Path, partition: int) -> WorkerStart:
+def start(directory: Path, partition: int, plan: str = EXAMPLE) -> WorkerStart:
     data = {"connector": "digits", "partition": partition, "partitions": 10}
     site = Site(
         client=BUILT_IN_CLIENT,
@@ -36,7 +54,7 @@ def start(directory: Path, partition: int) -> WorkerStart:
     return WorkerStart(
         run_id=1,
         node_id=7,
-        plan=EXAMPLE,
+        plan=plan,
         settings_json=site.model_dump_json(),
         state_directory=os.fspath(directory),
     )
@@ -51,3 +69,32 @@ def test_data_are_there_before_the_first_round(tmp_path: Path) -> None:
 def test_data_that_cannot_be_used_are_a_reason_not_to_take_part(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"\[data\.digits\] partition"):
         Execution.load(start(tmp_path, partition=10))
+
+
+@pytest.mark.parametrize("model", ["local", "central"])
+def test_a_plan_that_costs_more_than_it_says_is_refused(tmp_path: Path, model: str) -> None:
+    """Whoever wrote it: without a cap of the site the node has no other bound."""
+    lying = PRIVATE.format(model=model, epsilon=1.0)
+    with pytest.raises(
+        PolicyRefusal, match=r"^the plan would cost more than privacy\.epsilon = 1 "
+    ):
+        Execution.load(start(tmp_path, 3, lying))
+    assert Execution.load(start(tmp_path, 3, PRIVATE.format(model=model, epsilon=50.0)))
+
+
+@pytest.mark.parametrize(("plan", "leaves"), [(EXAMPLE, True), (PRIVATE, False)])
+def test_an_exception_s_text_stays_under_privacy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], plan: str, *, leaves: bool
+) -> None:
+    if not leaves:
+        plan = plan.format(model="central", epsilon=50.0)
+    execution = Execution.load(start(tmp_path, 3, plan))
+
+    def failing(*_: object) -> None:
+        raise IndexError("Target 17 is out of bounds.")
+
+    execution._mod = failing  # type: ignore[assignment]
+    with pytest.raises(_RejectedError) as caught:
+        execution._run(Message(RecordDict(), dst_node_id=7, message_type="train"))
+    assert ("17" in caught.value.reason) is leaves
+    assert "Target 17" in capsys.readouterr().err  # worker.log
