@@ -7,11 +7,13 @@ then follows from Flower's own ``partition-id`` and ``num-partitions``.
 """
 
 import json
+import logging
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+import numpy as np
 import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
@@ -35,6 +37,8 @@ KEPT = 64  # data sets and models that a process keeps; a node's worker needs on
 
 app = ClientApp()
 
+_LOG = logging.getLogger(__name__)
+
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
@@ -43,7 +47,7 @@ def train(message: Message, context: Context) -> Message:
     Raises:
         ConfigError: The plan or the data's settings are wrong, or the model is not the task's.
         ProtocolError: The message is malformed.
-        StateError: Training diverged.
+        StateError: Training diverged, and the plan has no [privacy].
     """
     plan, bench, data = prepare(context)
     training = plan.learning[1]
@@ -56,10 +60,15 @@ def train(message: Message, context: Context) -> Message:
         update = layout.flatten(get_arrays(bench.model))
     update -= layout.flatten(asked.arrays)
     if not is_finite(update):
-        raise StateError(
+        why = (
             f"training diverged in round {asked.heading.round}: the update is not finite; "
             f"training.learning_rate = {training.learning_rate} may be too high"
         )
+        if plan.privacy is None:
+            raise StateError(why)
+        # A model can be made to diverge on certain records alone: to fail would tell, zero does not
+        _LOG.warning("%s; with [privacy] it counts as zero", why)
+        update = np.zeros_like(update)
     if plan.round.compare_alone:
         _alone(context).advance(asked.heading.round, data)
     reply = train_reply(update, examples=len(data.train), loss=loss)
@@ -70,7 +79,8 @@ def _fit(plan: FederationPlan, bench: "Bench", examples: Examples, seed: int) ->
     """Trains the bench's model in place; returns the loss, 0 where it is nobody's business."""
     training, privacy = plan.learning[1], plan.privacy
     if privacy is None or privacy.model != "example":
-        return local_training(training)(bench.task, bench.model, examples, seed)
+        loss = local_training(training)(bench.task, bench.model, examples, seed)
+        return loss if privacy is None else 0.0
     private_training(training, privacy)(bench.task, bench.model, examples, seed, Keystream())
     return 0.0
 

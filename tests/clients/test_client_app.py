@@ -186,3 +186,12 @@ def test_training_that_diverges_is_an_error_and_not_an_update() -> None:
         StateError, match=r"diverged in round 1: .*\.learning_rate = 1000\.0 may be"
     ):
         app(message(), context(plan=wild.replace("proximal_mu = 0.1", "proximal_mu = 1000.0")))
+
+
+@pytest.mark.parametrize("model", ["local", "central"])
+def test_under_privacy_training_that_diverges_tells_nothing(model: str) -> None:
+    """A hostile model may diverge on certain records alone; then a zero is noised like the rest."""
+    wild = PLAN.replace("proximal_mu = 0.1", "proximal_mu = 1000.0\nlearning_rate = 1000.0")
+    private = f'[privacy]\nmodel = "{model}"\nepsilon = 50.0\ndelta = 1e-5\nclip = 1.0\n'
+    reply = app(message(), context(plan=f"{wild}{private}noise_multiplier = 1.0\n"))
+    assert not update_of(reply).any()
