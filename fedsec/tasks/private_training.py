@@ -277,9 +277,10 @@ def _norms(sample: Tensor) -> Tensor:
 
     A sum of millions of squares in float32 may be 2 % short; of `_SQUARES` it is 0.006 % at most.
     """
-    parts = sample.flatten(1).split(_SQUARES, dim=1)
+    parts = torch.split(sample.flatten(1), _SQUARES, dim=1)
     norms = torch.stack([torch.linalg.vector_norm(part, dim=1) for part in parts])
-    return torch.linalg.vector_norm(norms, dim=0, dtype=torch.float64)
+    whole: Tensor = torch.linalg.vector_norm(norms, dim=0, dtype=torch.float64)
+    return whole
 
 
 def _gradient(task: Task, model: nn.Module, batch: Examples) -> Tensor:
