@@ -27,7 +27,8 @@ _REASON = 200  # characters
 # From the beginning of a line, which no text of a peer can be: our own lines begin with a time.
 _REFUSED = re.compile(
     rb"[IWE]\d{4} [\d:.]+ +\d+ ssl_transport_security\w*\.cc:\d+\] Handshake failed with error "
-    rb"(?P<kind>\w+)(?:: error:\w+:SSL routines:OPENSSL_internal:(?P<code>\w+)(?:: (?P<why>.*))?)?"
+    rb"(?P<kind>\w+)(?:: error:\w+:[\w. ]{1,40} routines:"  # not of SSL alone: ECDSA, X.509, ...
+    rb"OPENSSL_internal:(?P<code>\w+)(?:: (?P<why>.*))?)?"
 )
 
 

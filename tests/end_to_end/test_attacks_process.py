@@ -5,9 +5,10 @@ import signal
 import socket
 import stat
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 import pytest
@@ -24,6 +25,8 @@ from fedsec.wire.generated.enrol_pb2 import EnrolReply, EnrolRequest
 from fedsec.wire.generated.fleet_pb2 import RenewRequest
 from fedsec_server.layout import Listening
 from fedsec_server.state.store import Store
+from tests.end_to_end.attackrig import pki_of
+from tests.pki import BAD_NODES
 from tests.server.coordinatorrig import PASSPHRASE, Holder, Place, Program, make_place
 from tests.server.deskrig import ENROL, enrolment
 from tests.server.fleetrig import ScriptedNode
@@ -191,26 +194,45 @@ def _assert_closed(directory: Path) -> None:
         assert not path.is_symlink()
 
 
+WHY_TLS_REFUSES = {  # a node's certificate, by its defect in `BAD_NODES`
+    "expired": "certificate has expired",
+    "not yet valid": "certificate is not yet valid",
+    "foreign authority of the same name": "certificate signature failure",
+    "signed by a leaf": "unable to get local issuer certificate",
+    "servers' CA": "unable to get local issuer certificate",
+    "people's CA": "unable to get local issuer certificate",
+    "usage of a server": "unsupported certificate purpose",
+    "no names": "Issuer has name constraints but leaf has no SANs",
+    "another federation": "permitted subtree violation",
+}
+
+
 @pytest.mark.slow
 def test_a_refusal_by_tls_is_an_event_and_a_line_on_stderr(tmp_path: Path) -> None:
-    """It never reaches the gate; gRPC's core names the reason, and the program reads along."""
+    """1 to 6 and 19: never seen by the gate; gRPC's core names the reason, and is read along."""
+    assert WHY_TLS_REFUSES.keys() == {name for name, each in BAD_NODES.items() if each.tls}
     place = make_place(tmp_path)
+    pki = pki_of(place)
     (good, holder) = place.enrol("good")
 
     async def attacks() -> None:
         node = ScriptedNode(good, place.channel("fleet", holder))
         await node.connect()
-        stranger = place.issue(Kind.PERSON, "ann", Role.ADMIN)
-        status, _ = await refused(renew(place, stranger))
-        assert status is grpc.StatusCode.UNAVAILABLE
+        for name, why in WHY_TLS_REFUSES.items():
+            leaf, before = BAD_NODES[name].make(pki), len(refusals(place))
+            bad = Holder(leaf.chain_pem, leaf.key_pem, name)
+            status, _ = await refused(renew(place, bad))
+            assert status is grpc.StatusCode.UNAVAILABLE, name
+            await until(lambda count=before: len(refusals(place)) > count, 20)
+            reasons = {each["reason"] for each in refusals(place)[before:]}
+            assert reasons == {f"TLS refused the connection: {why}"}, name
         port = int(Listening.read(place.layout).addresses["fleet"].rpartition(":")[2])
         with socket.create_connection(("127.0.0.1", port)) as plain:
             plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
             plain.settimeout(10)
             with suppress(ConnectionError):
                 plain.recv(100)
-        for code in ("tls-certificate-verify-failed", "tls-http-request"):
-            await until(lambda code=code: code in codes(place), 20)
+        await until(lambda: refusals(place)[-1]["code"] == "tls-http-request", 20)
         await node.accept(1)  # the good one's session goes on
         assert await renew(place, holder)
         await node.channel.close()
@@ -225,8 +247,8 @@ def test_a_refusal_by_tls_is_an_event_and_a_line_on_stderr(tmp_path: Path) -> No
     assert "The coordinator is shutting down" in printed
 
 
-def codes(place: Place) -> list[object]:
+def refusals(place: Place) -> list[Mapping[str, Any]]:
     store = Store.open(place.layout.database)
-    found = [each.detail["code"] for each in store.events() if each.kind == "rpc-refused"]
+    found = [each.detail for each in store.events() if each.kind == "rpc-refused"]
     store.close()
     return found

@@ -20,6 +20,15 @@ def test_a_refused_certificate() -> None:
     assert refusal.reason == "TLS refused the connection: certificate has expired"
 
 
+def test_a_signature_of_somebody_else() -> None:
+    """It is another part of the TLS library that finds it."""
+    line = FAILED.replace(b"SSL routines", b"ECDSA routines")
+    refusal = refusal_in(line + b"OPENSSL_internal:BAD_SIGNATURE: certificate signature failure")
+    assert refusal is not None
+    assert refusal.code == "tls-bad-signature"
+    assert refusal.reason == "TLS refused the connection: certificate signature failure"
+
+
 @pytest.mark.parametrize(
     "line",
     [
