@@ -58,6 +58,8 @@ _NEW_INVITE = "ask the coordinator's operator for a new one (`fedsec node invite
 _ADVICE = {
     **ADVICE,
     "not-tls": "Is the port in the invite the coordinator's port for enrolment?",
+    "pin-mismatch": "Ask the coordinator's operator which. Nothing was sent, so the invite can "
+    "still be used.",
     "token-used": "An invite works once (`fedsec node invite`).",
     "token-expired": "The coordinator's operator makes one with `fedsec node invite`.",
     "wrong-fingerprint": "Do not go on: another federation's coordinator answered, or the "
@@ -134,23 +136,48 @@ def _with_advice(invite: Invite, keys: _Keys, pin: str | None) -> EnrolReply:
         servers_ca = fetch_pinned_chain(
             invite.address, invite.servers_ca_fingerprint, root_fingerprint=pin
         )
-        return asyncio.run(_enrol(invite, servers_ca, keys, pinned=pin is not None))
+        csr_der = make_request(keys.tls)
+        return asyncio.run(enrol(invite, servers_ca, csr_der, keys.signing, pinned=pin is not None))
     except IdentityError as error:
-        advice = _ADVICE.get(error.code)
-        if advice is None:
-            raise
-        raise IdentityError(error.code, f"{error.detail.rstrip('.')}. {advice}") from error
+        raise advised(error) from error
 
 
-async def _enrol(invite: Invite, servers_ca: bytes, keys: _Keys, *, pinned: bool) -> EnrolReply:
-    csr_der, public = make_request(keys.tls), public_bytes(keys.signing)
+def advised(error: IdentityError) -> IdentityError:
+    """Returns the error with what one who wants to join can do about it."""
+    advice = _ADVICE.get(error.code)
+    if advice is None:
+        return error
+    return IdentityError(error.code, f"{error.detail.rstrip('.')}. {advice}")
+
+
+async def enrol(
+    invite: Invite,
+    servers_ca: bytes,
+    csr_der: bytes,
+    signing: Ed25519PrivateKey,
+    *,
+    pinned: bool,
+) -> EnrolReply:
+    """Asks for a certificate; the token is spent if and only if one is issued.
+
+    Args:
+        invite: Names the coordinator, and has the token.
+        servers_ca: PEM of the only CA that the coordinator is believed by.
+        csr_der: The signing request.
+        signing: Of the node, whose possession is proved.
+        pinned: What is told of the root.
+
+    Raises:
+        FedsecError: The coordinator refused or cannot be reached; the code tells why.
+    """
+    public = public_bytes(signing)
     transcript = enrolment_transcript(token_hash(invite.token), csr_der, public)
     request = EnrolRequest(
         version=protocol_version(),
         token=invite.token,
         csr_der=csr_der,
         signing_key=public,
-        signing_proof=prove(keys.signing, transcript),
+        signing_proof=prove(signing, transcript),
         root_pinned=pinned,
     )
     channel = open_channel(invite.address, anonymous_credentials(servers_ca))

@@ -17,6 +17,7 @@ from fedsec_client.checks import check_directory
 from fedsec_client.doctor import examine
 from fedsec_client.enrolment import Enrolment
 from fedsec_client.findings import report
+from fedsec_client.invite_checks import examine_invite
 from fedsec_client.join import join as join_federation
 from fedsec_client.lock import locked
 from fedsec_client.settings import NodeSettings
@@ -64,8 +65,8 @@ def join(
         str | None,
         typer.Option(
             metavar="HEX",
-            help="SHA-256 of the federation's root; in quotes, if it has spaces. A wrong one costs "
-            "the invite.",
+            help="SHA-256 of the federation's root; in quotes, if it has spaces. A wrong one "
+            "spends nothing.",
             show_default=False,
         ),
     ] = None,
@@ -73,8 +74,7 @@ def join(
     json: Json = False,
 ) -> None:
     """Make this machine a node of a federation."""
-    text = sys.stdin.read(MAX_INVITE) if invite == "-" else invite
-    enrolment = join_federation(text, directory, root_fingerprint)
+    enrolment = join_federation(_read_invite(invite), directory, root_fingerprint)
     record = enrolment.record
     if json:
         emit_json(
@@ -130,14 +130,34 @@ def doctor(
         Path | None, typer.Argument(metavar="DIR", help="Of the node.", show_default=False)
     ] = None,
     *,
+    invite: Annotated[
+        str | None,
+        typer.Option(
+            metavar="INVITE",
+            show_default=False,
+            help="Before a node has joined: look whether it could by this invite, and do not spend "
+            'it; "-" for stdin.',
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Say why a node does not reach its coordinator, and what to do.
 
     Without DIR the current directory is taken.
     """
+    now = datetime.now(UTC)
+    if invite is not None:
+        if directory is not None:
+            raise ConfigError("give DIR of a node that has joined, or --invite, not both")
+        if not report(examine_invite(_read_invite(invite), now=now), json=json):
+            raise typer.Exit(1)
+        return
     place = directory or Path.cwd()
     if not (place / "identity").exists() and not (place / "node.toml").exists():
         raise ConfigError(f"{place} is not the directory of a node; name it: fedsec doctor DIR")
-    if not report(examine(place, now=datetime.now(UTC)), json=json):
+    if not report(examine(place, now=now), json=json):
         raise typer.Exit(1)
+
+
+def _read_invite(text: str) -> str:
+    return sys.stdin.read(MAX_INVITE) if text == "-" else text

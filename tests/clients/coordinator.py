@@ -296,14 +296,15 @@ class FakeCoordinator:
             token_hash(request.token), request.csr_der, request.signing_key
         )
         check_proof(request.signing_key, transcript, request.signing_proof)
+        name = f"{len(self.enrolled) + 1:032x}"
+        chain_pem = self._issue(request.csr_der, name)
         self.tokens[token_hash(request.token)] = "used"
         self.enrolled.append(request)
-        name = f"{len(self.enrolled):032x}"
         reply = EnrolReply(
             node_id=NODE_ID,
             name="clinic-1",
             spiffe_id=f"spiffe://fed.example/node/{name}",
-            chain_pem=self._issue(request.csr_der, name),
+            chain_pem=chain_pem,
             servers_ca_pem=self.pki.servers.certificate_pem,
             root_pem=self.pki.root.certificate_pem,
             fleet_address=self.fleet,

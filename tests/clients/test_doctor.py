@@ -11,10 +11,12 @@ import grpc.aio
 import pytest
 
 from fedsec.cli import run as fedsec
+from fedsec.identity.invites import Invite, make_token
 from fedsec_client.diagnosis import diagnose
 from fedsec_client.doctor import examine
 from fedsec_client.enrolment import Enrolment
 from fedsec_client.findings import Finding, State, report
+from fedsec_client.invite_checks import examine_invite
 from fedsec_client.link import LinkLostError
 from fedsec_client.lock import locked
 from tests.clients.coordinator import FakeCoordinator, make_node
@@ -258,6 +260,54 @@ def test_the_commands_print_a_table_or_json(
     shown = capsys.readouterr().out
     assert "nothing listens at localhost:" in shown
     assert "coordinator" in shown
+
+
+async def invited(invite: str, at: datetime | None = None) -> list[Finding]:
+    """Looks at an invite as the command does: in a thread without an event loop."""
+    return await asyncio.to_thread(lambda: examine_invite(invite, now=at or now()))
+
+
+@pytest.mark.parametrize("state", ["fresh", "used", "expired"])
+def test_an_invite_is_looked_at_and_not_spent(state: str) -> None:
+    async def main() -> None:
+        async with FakeCoordinator() as fake:
+            found = await invited(fake.invite(state))
+            checks = {each.check: each.state for each in found}
+            assert list(checks) == ["coordinator", "certificates", "token"]
+            if state == "fresh":
+                assert set(checks.values()) == {State.OK}
+            else:
+                assert cause(found) == ("token", f"token-{state}")
+            assert list(fake.tokens.values()) == [state]
+            assert fake.enrolled == []
+
+    asyncio.run(main())
+
+
+def test_what_lies_before_the_token_is_named_first() -> None:
+    async def main() -> None:
+        pki = make_pki()
+        async with FakeCoordinator(pki) as fake:
+            address = Invite.decode(fake.invite()).address
+            other = Invite(address, make_token(), bytes(32)).encode()
+            assert cause(await invited(other)) == ("coordinator", "pin-mismatch")
+            found = await invited(fake.invite(), now() - HOUR)
+            assert cause(found) == ("certificates", "clock")
+        async with FakeCoordinator(pki, server=pki.server(hosts=["fed.example"])) as fake:
+            invite = fake.invite()
+            assert cause(await invited(invite)) == ("certificates", "wrong-host")
+        assert cause(await invited(invite)) == ("coordinator", "nothing-listens")
+
+    asyncio.run(main())
+
+
+def test_an_invite_and_a_directory_are_two_questions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fedsec(["doctor", str(tmp_path), "--invite", "x"]) == 2
+    assert "or --invite, not both" in capsys.readouterr().err
+    assert fedsec(["doctor", "--invite", "x"]) == 2
+    assert "this is no invite" in capsys.readouterr().err
 
 
 def test_what_peers_say_cannot_draw_on_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -68,7 +68,10 @@ def join_and_start(
 ) -> Process:
     name, directory = f"clinic-{index}", tmp_path / f"clinic-{index}"
     invite = json.loads(fedsec("node", "invite", name, *at, "--json"))["invite"]
+    assert "still unused" in fedsec("doctor", "--invite", invite)
     fedsec("node", "join", invite, "--dir", directory, "--root-fingerprint", fingerprint)
+    looked = json.loads(fedsec("doctor", "--invite", invite, "--json", code=1))
+    assert looked["cause"] == "token-used"
     assert "used" in fedsec("node", "join", invite, "--dir", tmp_path / "again", code=2)
     settings = (directory / "node.toml").read_text("utf-8")
     data = f'[data.digits]\nconnector = "digits"\npartition = {index}\npartitions = 2\n'
