@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fedsec.console import say
+from fedsec.console import emit_json, say
 from fedsec.errors import ConfigError, StateError
 from fedsec_server.coordinator import Coordinator, coordinate
 from fedsec_server.handshakes import handshakes_watched
@@ -26,12 +26,12 @@ FILES_PER_RUN = 64  # contents that are on their way
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-async def serve(directory: Path, *, quiet: bool = False) -> None:
+async def serve(directory: Path, *, json: bool = False) -> None:
     """Runs the coordinator of a directory until a signal ends it.
 
     Args:
         directory: Made by ``fedsec server init``.
-        quiet: Do not print where it listens.
+        json: Print where it listens as one line of JSON, and nothing else.
 
     Raises:
         ConfigError: The directory, a setting or an address cannot be used.
@@ -46,12 +46,12 @@ async def serve(directory: Path, *, quiet: bool = False) -> None:
         try:
             with _until_signal() as ended:
                 async with coordinate(layout, os.getpid()) as coordinator:
-                    if not quiet:
-                        _introduce(layout, coordinator)
+                    _introduce(layout, coordinator, json=json)
                     loop, refused = asyncio.get_running_loop(), coordinator.recorder.refused
                     with handshakes_watched(lambda each: loop.call_soon_threadsafe(refused, each)):
                         await ended.wait()
-                    say("The coordinator is shutting down; a second signal ends it at once.")
+                    if not json:
+                        say("The coordinator is shutting down; a second signal ends it at once.")
         finally:
             stop_logging()
 
@@ -147,8 +147,18 @@ def allow_files(limits: Limits) -> None:
         )
 
 
-def _introduce(layout: Layout, coordinator: Coordinator) -> None:
+def _introduce(layout: Layout, coordinator: Coordinator, *, json: bool) -> None:
     told, really = coordinator.told, coordinator.listening.addresses
+    if json:
+        facts = {
+            "federation": coordinator.settings.federation,
+            "process": os.getpid(),
+            "addresses": told,
+            "listening": really,
+            "log": str(layout.log),
+        }
+        emit_json(facts, one_line=True)
+        return
     say(f"Coordinator of {coordinator.settings.federation}, process {os.getpid()}")
     say(f"  nodes join at    {told['enrol']}  (listening on {really['enrol']})")
     say(f"  nodes work at    {told['fleet']}  (listening on {really['fleet']})")

@@ -1,6 +1,7 @@
 """The coordinator as a real process: one per directory, whole runs, signals, kills, restarts."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -21,6 +22,7 @@ from fedsec_server.program import allow_files, only_one
 from fedsec_server.settings import Limits
 from fedsec_server.state.store import Store
 from fedsec_server.state.values import RunState
+from tests.server.commandrig import MAIN
 from tests.server.coordinatorrig import EchoNode, Place, Program, make_place
 from tests.server.runrig import plan
 from tests.wire.gated import run, until
@@ -147,6 +149,26 @@ def test_a_signal_stops_runs_and_a_second_one_does_not_wait(tmp_path: Path) -> N
     (record,) = store.runs()
     store.close()
     assert (record.state, record.reason) == (RunState.STOPPED, "the coordinator was shut down")
+
+
+@pytest.mark.slow
+def test_where_it_listens_is_told_to_programs(tmp_path: Path) -> None:
+    place = make_place(tmp_path)
+    command = [sys.executable, "-c", MAIN, "server", "start", str(place.layout.directory), "--json"]
+    with Program(place.layout, command) as program:
+        program.until_listening()
+        listening = Listening.read(place.layout)
+        program.process.send_signal(signal.SIGTERM)
+        status, output = program.end()
+    assert status == 0
+    (line,) = [each for each in output.splitlines() if each.startswith("{")]
+    told = json.loads(line)
+    assert (told["federation"], told["process"]) == ("fed.example", program.process.pid)
+    assert told["listening"] == dict(listening.addresses)
+    assert told["addresses"].keys() == {"enrol", "fleet", "admin"}
+    assert told["log"] == str(place.layout.log)
+    assert "Coordinator of" not in output
+    assert "shutting down" not in output
 
 
 def test_the_lock_names_who_holds_it(tmp_path: Path) -> None:

@@ -130,13 +130,15 @@ def start(
             help="Of `fedsec server init`. Left out: the current directory.",
         ),
     ] = None,
+    *,
+    json: Json = False,
 ) -> None:
     """Run the coordinator, until it is told to stop.
 
     It refuses to start while a root key, or a key that may be one, lies under DIR.
     """
     layout = find_coordinator(directory or Path())
-    asyncio.run(serve(layout.directory))
+    asyncio.run(serve(layout.directory, json=json))
 
 
 def status(
