@@ -61,8 +61,8 @@ def _guarantee(plan: FederationPlan, privacy: Privacy) -> Guarantee:
                 "node",
                 "add-or-remove",
                 "model-holders",
-                "the coordinator clips, adds the noise, draws the nodes in secret and tells nobody "
-                "who was drawn",
+                "the coordinator clips, adds the noise and draws the nodes in secret; who watches "
+                "the run sees who answered, and tells nobody",
             )
         case _:
             trust = "the coordinator clips and adds the noise"
