@@ -49,13 +49,12 @@ def _guarantee(plan: FederationPlan, privacy: Privacy) -> Guarantee:
                 "each node's own software clips and adds noise before anything leaves it",
             )
         case "distributed":
-            return Guarantee(
-                "node",
-                "zero-out",
-                "coordinator",
-                f"secure aggregation opens nothing but sums, and at least {honest(plan)} nodes in "
-                "each add their share of the noise and tell it nobody",
-            )
+            shares = f"at least {honest(plan)} nodes in each add their share of the noise and tell "
+            trust = f"secure aggregation opens nothing but sums, and {shares}it nobody"
+            section = plan.secure_aggregation
+            if section is None or section.mode == "semi-honest":  # else it may invent nodes
+                trust = f"the coordinator keeps to the protocol; {trust}"
+            return Guarantee("node", "zero-out", "coordinator", trust)
         case _ if privacy.sampling is not None:
             return Guarantee(
                 "node",

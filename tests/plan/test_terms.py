@@ -47,6 +47,15 @@ def test_each_model_has_its_guarantee(
     assert 0 < found.price.delta < 1e-15
 
 
+def test_a_semi_honest_sum_trusts_the_coordinator_and_says_so() -> None:
+    """One that invents nodes opens an update under a single share of the noise."""
+    trust = [
+        terms(plan("distributed", tables=SUM.replace("semi-honest", mode))).guarantee.trust
+        for mode in ("semi-honest", "malicious")
+    ]
+    assert [text.startswith("the coordinator keeps to the protocol") for text in trust] == [1, 0]
+
+
 def test_the_event_is_the_mechanism() -> None:
     assert terms(plan("central")).price.event == Gaussian(1.5)
     assert terms(plan("central", "sampling = 0.5\n")).price.event == Gaussian(1.5, 0.5)
