@@ -264,17 +264,28 @@ def test_a_clock_that_is_wrong_for_a_while_does_not_end_it(tmp_path: Path) -> No
     run(main())
 
 
+@pytest.mark.parametrize(
+    ("server", "cause"),
+    [
+        (
+            lambda pki: pki.server(hosts=["fed.example"]),
+            "wrong-host: .* is for fed.example, not for localhost",
+        ),
+        (lambda _pki: make_pki().server(), "wrong-ca: .* is not certified by this federation"),
+    ],
+    ids=["another host", "another federation"],
+)
 def test_the_cause_is_logged_when_it_cannot_connect(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, server: Callable[[Pki], Leaf], cause: str
 ) -> None:
     async def main() -> None:
         pki = make_pki()
-        other = FakeCoordinator(pki, server=pki.server(hosts=["fed.example"]))
+        other = FakeCoordinator(pki, server=server(pki))
         async with other as fake, node(tmp_path / "node", fake):
             await until(lambda: "the cause:" in caplog.text)
 
     run(main())
-    assert re.search("the cause: wrong-host: .* is for fed.example, not for localhost", caplog.text)
+    assert re.search(f"the cause: {cause}", caplog.text)
 
 
 def test_told_to_end_it_hands_its_replies_in_first(tmp_path: Path) -> None:
