@@ -26,6 +26,8 @@ demo: $(READY)  ## a federation of ten nodes on this machine, from nothing to a 
 test: $(READY)  ## every test: first the parts, then whole federations
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report= $(addprefix --ignore=,$(WHOLE))
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-append --cov-report=term:skip-covered $(WHOLE)
+	@echo "Of fedsec/wire, where what peers send is parsed:"
+	@$(BIN)/python -m coverage report --format=total --include='fedsec/wire/*'
 
 check: static doctest test examples wheel  ## all that CI runs
 
