@@ -6,7 +6,7 @@ from pathlib import Path
 
 from flwr.app import Context
 
-from fedsec.errors import BudgetExhausted, PolicyRefusal
+from fedsec.errors import BudgetExhausted, ConfigError, FedsecError, PolicyRefusal
 from fedsec.flower.node_privacy import NodePrivacy, refusal, unchanged
 from fedsec.flower.perturb import Perturb
 from fedsec.flower.publishing import RELEASES_DIRECTORY, Publisher
@@ -67,7 +67,14 @@ def _terms(plan: FederationPlan, privacy: Privacy, site: Site, context: Context)
         column: Column = "promised" if privacy.model == "central" else "enforced"
         return replace(of, guarantee=replace(of.guarantee, column=column))
     app = importlib.import_module(site.client.partition(":")[0])
-    of_examples: Terms = app.example_terms(context)
+    try:
+        of_examples: Terms = app.example_terms(context)
+    except FedsecError:
+        raise
+    except Exception as error:  # its text may show an example
+        raise ConfigError(
+            "the model fails on this node's examples; why is in worker.log"
+        ) from error
     return of_examples
 
 

@@ -98,3 +98,15 @@ def test_an_exception_s_text_stays_under_privacy(
         execution._run(Message(RecordDict(), dst_node_id=7, message_type="train"))
     assert ("17" in caught.value.reason) is leaves
     assert "Target 17" in capsys.readouterr().err  # worker.log
+
+
+def test_what_fails_on_an_example_before_the_first_round_stays_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(_context: object) -> None:
+        raise IndexError("Target 17 is out of bounds.")
+
+    monkeypatch.setattr("fedsec_client.client_app.example_terms", failing)
+    with pytest.raises(ConfigError) as caught:
+        Execution.load(start(tmp_path, 3, PRIVATE.format(model="example", epsilon=50.0)))
+    assert str(caught.value) == "the model fails on this node's examples; why is in worker.log"
