@@ -43,7 +43,8 @@ def on_terminal(command: list[str], answers: list[tuple[bytes, str]]) -> bytes:
                 shown += os.read(ours, 4096)
             except OSError:  # the other end is closed: it has ended
                 break
-            if waiting and waiting[0][0] in shown[since:]:
+            # A question ends with a space. Before it comes, what is typed to a hidden one is lost.
+            if waiting and waiting[0][0] in shown[since:] and shown.endswith(b" "):
                 since = len(shown)
                 os.write(ours, waiting.pop(0)[1].encode() + b"\n")
     finally:

@@ -166,8 +166,14 @@ def test_without_a_directory_the_run_says_that_it_keeps_no_model() -> None:
     [
         ({}, "run_config['fedsec-plan'] must hold the plan, as TOML; it is missing"),
         ({"fedsec_plan": "schema = 1"}, "the plan: name: missing"),
-        ({"fedsec_plan": text().replace('"mlp"', '"mpl"')}, 'task.options.model = "mpl": allowed:'),
-        ({"fedsec_plan": text().replace('"digits"', '"digit"')}, 'task "digit" is not built in'),
+        (
+            {"fedsec_plan": text().replace('"mlp"', '"mpl"')},
+            'the plan: task.options.model: "mpl": allowed: "cnn", "mlp"',
+        ),
+        (
+            {"fedsec_plan": text().replace('"digits"', '"digit"')},
+            'the plan: task.name: "digit": built in are "digits", ',
+        ),
         (
             {"fedsec_plan": 'schema = 1\nname = "x"\n[app]\nname = "theirs"\n'},
             "the plan has no task and training: the app is 'theirs'",
