@@ -123,6 +123,21 @@ def test_rows_too_large_to_work_with_count_against_f_too() -> None:
     assert np.abs(moved(grid)).max() < 3
 
 
+@pytest.mark.parametrize("size", [1e14, 1e19, 1e25, 3e38])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        'rule = "geometric-median"\nbyzantine = 1',
+        'rule = "caf"\nbyzantine = 1',
+        'rule = "centered-clipping"\nbyzantine = 1\nbefore = ["nnm"]\noptions = { radius = 1.0 }',
+    ],
+)
+def test_one_giant_update_stops_no_round(rule: str, size: float) -> None:
+    """Of that size, products of entries overflow float32, sums in float64 do not."""
+    grid = go(robust(rule, 6, 5), [*map(answering, HONEST), answering([size, -size, size])])
+    assert np.abs(moved(grid)).max() < 3
+
+
 def test_dropouts_that_break_the_promise_repeat_the_round_and_never_weaken_the_rule() -> None:
     """f = 3 of 10 drawn needs nine for Krum; eight answer, though the quorum would allow it."""
     of = robust('rule = "krum"\nbyzantine = 0.3', 9, 7)  # f = 2 of 9 that are surely there
