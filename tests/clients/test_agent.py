@@ -95,7 +95,8 @@ def test_a_run_from_the_offer_to_its_end(tmp_path: Path) -> None:
             session.push(*order("add_one"))
             reply = await fake.reply()
             assert reply.failure.reason == "the node does not take part in the run"
-            assert not (tmp_path / "node" / "runs" / str(RUN_ID) / "state").exists()
+            state = tmp_path / "node" / "runs" / str(RUN_ID) / "state"
+            await until(lambda: not state.exists())
 
     run(main())
 

@@ -238,7 +238,8 @@ def test_of_a_hundred_nodes_with_one_token_one_gets_in(tmp_path: Path) -> None:
             lost = [o for o in outcomes if isinstance(o, grpc.aio.AioRpcError)]
             told = {(error.details() or "").partition(":")[0] for error in lost}
             assert len(lost) == 99
-            assert told == {"token-used"}
+            # all come from one address, of which the gate lets only so many calls be open at a time
+            assert told - {"too-many-open"} == {"token-used"}
             node = here.store.node_by_name("clinic-1")
             winner = requests[outcomes.index(won[0])]
             assert node.signing_key == winner.signing_key
