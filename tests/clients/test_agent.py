@@ -67,8 +67,17 @@ async def ready(fake: FakeCoordinator, run_id: int = RUN_ID) -> Session:
 
 async def add_one(fake: FakeCoordinator, session: Session, run_id: int = RUN_ID) -> dict[str, Any]:
     """Has the app add one to a vector; returns what it counted and its process id."""
-    session.push(*order("add_one", arrays=[np.zeros(4, np.float32)], run_id=run_id))
-    return dict(metrics_of(fake, await fake.reply()))
+    message = order("add_one", arrays=[np.zeros(4, np.float32)], run_id=run_id)
+    session.push(*message)
+    return dict(metrics_of(fake, await reply_to(message[0], fake)))
+
+
+async def reply_to(sent: Header, fake: FakeCoordinator) -> Header:
+    """The reply to this order. One to an earlier order, which the end of its session overtook
+    before the node knew it was received, is sent again and may come first."""
+    while (reply := await fake.reply()).reply_to != sent.message_id:
+        pass
+    return reply
 
 
 def metrics_of(fake: FakeCoordinator, reply: Header) -> dict[str, Any]:
