@@ -52,8 +52,8 @@ wheel: $(READY)  ## the built wheel, installed in an empty environment
 proto: $(READY)  ## generate fedsec/wire/generated from proto/
 	@BIN=$(BIN) sh proto/generate.sh fedsec/wire/generated
 
-bench: $(READY)  ## a round beside Flower's own deployment; the other scripts: benchmarks/
-	@$(BIN)/python benchmarks/round_latency.py
+bench: $(READY)  ## every benchmark in its quick form, beside its peers; fills the README's table
+	@$(BIN)/python benchmarks/collect.py
 
 soak: $(READY)  ## thirty nodes that come, go and crash, for five minutes
 	@$(BIN)/python -m tests.end_to_end.soaking --seconds 300

@@ -71,9 +71,9 @@ def publish(results: Iterable[Result], file: Path | None) -> None:
         (
             result.case,
             result.metric,
-            _shown(result.ours, result.unit),
-            _shown(result.peer, result.unit),
-            f"{result.ratio:.1f}" if result.ratio >= 1 else f"{result.ratio:.2f}",
+            shown(result.ours, result.unit),
+            shown(result.peer, result.unit),
+            ratio_words(result.ratio),
             result.runs,
             result.peer_name,
         )
@@ -85,7 +85,13 @@ def publish(results: Iterable[Result], file: Path | None) -> None:
         file.write_text(text + "\n", encoding="utf-8")
 
 
-def _shown(value: float, unit: str) -> str:
+def ratio_words(ratio: float) -> str:
+    """Returns a ratio for people: a digit after the point, two where ours is worse."""
+    return f"{ratio:.1f}" if ratio >= 1 else f"{ratio:.2f}"
+
+
+def shown(value: float, unit: str) -> str:
+    """Returns a value with its unit, for people."""
     match unit:
         case "s":
             return format_duration(value)
