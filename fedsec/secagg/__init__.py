@@ -1,7 +1,9 @@
 """Secure aggregation: the coordinator learns the sum of the nodes' vectors, and no vector.
 
 parameters     how many neighbours, which threshold
+shuffle        a random order that everyone draws alike
 graph          who is whose neighbour
+groups         who sums with whom, where each group has a sum of its own
 session        what one attempt at one sum is about, and its transcript
 codec          canonical fields
 messages       what nodes and coordinator say to each other

@@ -8,18 +8,13 @@ Source: Bell et al., CCS 2020, section 3.1 (the graph is theirs up to its order,
 random, too). Byte form of the draw: docs/spec/secagg-graph.md.
 """
 
-import hashlib
-from collections.abc import Iterator, Sequence
-from itertools import count
+from collections.abc import Sequence
 
 from fedsec.errors import ConfigError
 from fedsec.secagg.parameters import Parameters
-
-SEED_BYTES = 32
+from fedsec.secagg.shuffle import SEED_BYTES, shuffled
 
 _LABEL = b"fedsec-v1/secagg-ring\x00"
-_WORD = 4  # bytes of one draw
-_WORDS = 1 << 8 * _WORD
 
 
 def neighbours(parameters: Parameters, seed: bytes) -> tuple[tuple[int, ...], ...]:
@@ -63,26 +58,5 @@ def around(order: Sequence[int], place: int, count: int) -> tuple[int, ...]:
 
 
 def ring(nodes: int, seed: bytes) -> list[int]:
-    """Returns the positions 0..nodes-1 in the order that `seed` draws, each order alike likely.
-
-    A Fisher-Yates shuffle on the stream SHA-256(label || seed || u64 block), read as big-endian
-    words of 4 bytes; a word that would favour small numbers is skipped.
-    """
-    order, words = list(range(nodes)), _words(seed)
-    for last in range(nodes - 1, 0, -1):
-        chosen = _below(last + 1, words)
-        order[last], order[chosen] = order[chosen], order[last]
-    return order
-
-
-def _below(bound: int, words: Iterator[int]) -> int:
-    """Returns a number in 0..bound-1, each alike likely; 1 <= bound <= 2^32."""
-    fair = _WORDS - _WORDS % bound
-    return next(word for word in words if word < fair) % bound
-
-
-def _words(seed: bytes) -> Iterator[int]:
-    for block in count():
-        digest = hashlib.sha256(_LABEL + seed + block.to_bytes(8, "big")).digest()
-        for start in range(0, len(digest), _WORD):
-            yield int.from_bytes(digest[start : start + _WORD], "big")
+    """Returns the positions 0..nodes-1 in the order that `seed` draws, each order alike likely."""
+    return shuffled(nodes, _LABEL, seed)

@@ -16,10 +16,9 @@ from scipy.stats import hypergeom
 PATH = Path(__file__).parents[1] / "vectors" / "secagg-graph.json"
 
 
-def order(nodes: int, seed: bytes) -> list[int]:
+def order(nodes: int, seed: bytes, label: bytes = b"fedsec-v1/secagg-ring\0") -> list[int]:
     stream = b"".join(
-        hashlib.sha256(b"fedsec-v1/secagg-ring\0" + seed + block.to_bytes(8, "big")).digest()
-        for block in range(nodes)
+        hashlib.sha256(label + seed + block.to_bytes(8, "big")).digest() for block in range(nodes)
     )
     places, at = list(range(nodes)), 0
     for last in reversed(range(1, nodes)):
