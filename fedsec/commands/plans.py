@@ -10,10 +10,12 @@ from fedsec.commands.new_plan import NEW, new
 from fedsec.console import Json, emit_json, safe, say
 from fedsec.errors import ConfigError
 from fedsec.files import read_public
+from fedsec.flower.publishing import cost_of
 from fedsec.plan import FederationPlan, toml_example
 from fedsec.plan.federation import MAX_BYTES
 from fedsec.plan.reference import reference_page
 from fedsec.plan.summary import summary
+from fedsec.plan.terms import terms
 
 
 def fill(group: typer.Typer) -> None:
@@ -29,12 +31,27 @@ def check(
 ) -> None:
     """Check a plan: print what it says, or all that is wrong with it."""
     plan = read_plan(file)
+    costs = _cost(plan)
     if as_json:
-        emit_json({"digest": plan.digest, "plan": json.loads(plan.canonical_json())})
+        told = {"digest": plan.digest, "plan": json.loads(plan.canonical_json())}
+        emit_json(told if costs is None else told | {"epsilon": costs})
         return
     say(f"{file} is sound.")
     for subject, sentence in summary(plan):
         say(f"  {subject:<12} {safe(sentence)}")
+    if costs is not None:
+        say(f"  {'costs':<12} epsilon {costs:.4g} in all; `fedsec privacy spend` says more")
+
+
+def _cost(plan: FederationPlan) -> float | None:
+    """Returns the epsilon of the whole plan; None where it has none, or each node its own.
+
+    Raises:
+        ConfigError: It is more than the plan says.
+    """
+    if plan.privacy is None or plan.privacy.model == "example":
+        return None
+    return cost_of(terms(plan), plan.privacy)
 
 
 def example() -> None:

@@ -10,7 +10,7 @@ from typing import Protocol, TypeAlias
 
 from fedsec.errors import ConfigError
 from fedsec.ledgerfile import NO_BUDGETS, Budgets, LedgerFile, compose
-from fedsec.plan import FederationPlan
+from fedsec.plan import FederationPlan, Privacy
 from fedsec.plan.terms import terms
 from fedsec.privacy.ledger import Book, Budget, Composer, Terms
 from fedsec.releases import Releases
@@ -158,13 +158,7 @@ def take_on(plan: FederationPlan, run_config: RunConfig, *, run: int) -> Publish
             "ledger, which is kept from run to run"
         )
     of = terms(plan)
-    costs = compose([of.whole], plan.privacy.delta)
-    if not costs <= plan.privacy.epsilon:
-        raise ConfigError(
-            f"the plan costs epsilon = {costs:.4g} at delta {plan.privacy.delta:g}, more than its "
-            f"privacy.epsilon = {plan.privacy.epsilon:g}; `fedsec privacy calibrate` finds the "
-            "noise that it needs"
-        )
+    cost_of(of, plan.privacy)
     if plan.privacy.model != "central":
         of = replace(of, guarantee=replace(of.guarantee, column="promised"))
     directory = Path(str(run_config.get(DIRECTORY_KEY) or Path(path).parent / "runs" / str(run)))
@@ -173,6 +167,22 @@ def take_on(plan: FederationPlan, run_config: RunConfig, *, run: int) -> Publish
     publisher = Publisher(of, run, plan.digest, ledger, releases)
     publisher.accept()
     return publisher
+
+
+def cost_of(of: Terms, privacy: Privacy) -> float:
+    """Returns the epsilon of a whole plan at its own delta.
+
+    Raises:
+        ConfigError: It is more than the plan says.
+    """
+    costs = compose([of.whole], privacy.delta)
+    if not costs <= privacy.epsilon:  # nor for NaN
+        raise ConfigError(
+            f"the plan costs epsilon = {costs:.4g} at delta {privacy.delta:g}, more than its "
+            f"privacy.epsilon = {privacy.epsilon:g}; `fedsec privacy calibrate` finds the noise "
+            "that it needs"
+        )
+    return costs
 
 
 def _budgets(run_config: RunConfig) -> Budgets:

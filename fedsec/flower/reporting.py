@@ -9,6 +9,9 @@ Json: TypeAlias = bool | int | float | str | list["Json"] | Mapping[str, "Json"]
 
 ROUND, MODEL, NODES, NOTE = "round", "model", "nodes", "note"
 
+COHORT, SECRET = "cohort", "secret"
+"""In a round's event whose nodes are drawn in secret: nothing in it may depend on who they were."""
+
 
 @runtime_checkable
 class Reporter(Protocol):

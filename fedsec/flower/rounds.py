@@ -26,11 +26,20 @@ from fedsec.flower.figures import figures_of
 from fedsec.flower.messages import TRAIN_LOSS, instruction
 from fedsec.flower.records import NodeRecord, records_json
 from fedsec.flower.replies import Reasons, evaluations, mean_metrics
-from fedsec.flower.reporting import NODES, NOTE, ROUND, Json, Reporter, name_of
+from fedsec.flower.reporting import (
+    COHORT,
+    NODES,
+    NOTE,
+    ROUND,
+    SECRET,
+    Json,
+    Reporter,
+    name_of,
+)
 from fedsec.flower.strategy import ServerState
 from fedsec.flower.table import ALGORITHMS, collection, combination, drawing, weighting
 from fedsec.plan import FederationPlan
-from fedsec.plan.privacy import answers_needed
+from fedsec.plan.privacy import answers_needed, drawn_in_secret
 from fedsec.vectors import is_finite
 
 Evaluation = Callable[[ServerState], Mapping[str, float]]
@@ -201,11 +210,17 @@ class Rounds:
                 detail["train_loss"] = metrics[TRAIN_LOSS]
             if self._plan.secure_aggregation is None or self._training.weighting == "examples":
                 detail["examples"] = sum(each.examples for each in collected.metrics)
-        who: dict[str, Json] = {"answered": list(collected.nodes), **_reasons(collected)}
         combined = trained.combined
         if combined.records:
             self._keep_records(trained.attempt.round, combined.records)
+        who = self._who(collected)
         self._reporter.report(ROUND, detail | who | dict(combined.figures) | dict(figures))
+
+    def _who(self, collected: Collected) -> dict[str, Json]:
+        """Returns who answered and who did not, unless the draw is a secret."""
+        if drawn_in_secret(self._plan):
+            return {COHORT: SECRET}
+        return {"answered": list(collected.nodes), **_reasons(collected)}
 
     def _report_records(self, round_number: int, records: Sequence[NodeRecord]) -> None:
         self._reporter.report(NODES, records_json(round_number, records))

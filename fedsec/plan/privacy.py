@@ -172,10 +172,14 @@ def fixed_denominator(plan: "FederationPlan") -> Iterator[Refusal]:
         )
 
 
+def drawn_in_secret(plan: "FederationPlan") -> bool:
+    """Returns whether nobody but the coordinator may learn who takes part in a round."""
+    return plan.privacy is not None and plan.privacy.sampling is not None
+
+
 def answers_needed(plan: "FederationPlan") -> int:
     """Returns how many answers make a round: none where who was drawn is a secret."""
-    drawn_in_secret = plan.privacy is not None and plan.privacy.sampling is not None
-    return 0 if drawn_in_secret else plan.nodes.quorum
+    return 0 if drawn_in_secret(plan) else plan.nodes.quorum
 
 
 def amplification(plan: "FederationPlan") -> Iterator[Refusal]:

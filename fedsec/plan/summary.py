@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from fedsec.plan import secure_aggregation
 from fedsec.plan.data import sentence as data_sentence
 from fedsec.plan.federation import FederationPlan
-from fedsec.plan.privacy import Privacy, honest, population
+from fedsec.plan.privacy import Privacy, drawn_in_secret, honest, population
 from fedsec.plan.robust import sentence as robust_sentence
 from fedsec.plan.sections import Scalar, Task, Training
 
@@ -118,6 +118,8 @@ def _nodes(plan: FederationPlan) -> str:
     start = f"the run starts when {nodes.min_available} are ready, within {nodes.wait_s:g} s"
     if not plan.built_in:
         return start
+    if drawn_in_secret(plan):
+        return f"{start}; a round draws in secret and goes on with whoever answers"
     drawn = "all" if nodes.fraction == 1 else f"{nodes.fraction:g} of those"
     return f"{start}; a round draws {drawn} that are ready, {nodes.quorum} must answer"
 

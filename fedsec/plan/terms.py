@@ -60,8 +60,8 @@ def _guarantee(plan: FederationPlan, privacy: Privacy) -> Guarantee:
                 "node",
                 "add-or-remove",
                 "model-holders",
-                "the coordinator clips, adds the noise and draws the nodes in secret; who watches "
-                "the run sees who answered, and tells nobody",
+                "the coordinator clips, adds the noise and draws the nodes in secret; who sees its "
+                "traffic with each node, or which answers failed, tells nobody",
             )
         case _:
             trust = "the coordinator clips and adds the noise"

@@ -24,7 +24,7 @@ from google.protobuf.message import DecodeError
 
 from fedsec import flwr_compat
 from fedsec.errors import ProtocolError, StateError
-from fedsec.flower.reporting import ROUND, Json
+from fedsec.flower.reporting import COHORT, ROUND, SECRET, Json
 from fedsec.flwr_compat import NodeInfo, Run
 from fedsec.wire.blobs import Blob
 from fedsec.wire.codec import Encoder, decode
@@ -168,12 +168,14 @@ class FleetGrid(Grid):
     def report(self, kind: str, detail: Mapping[str, Json]) -> None:
         """Records an event of the run. See `fedsec.flower.reporting.Reporter`.
 
-        A round's event gets the bytes of all messages since the one before.
+        A round's event gets the bytes of all messages since the one before, unless they would tell
+        how many nodes were drawn in secret.
         """
         if kind == ROUND:
             with self._news:
                 moved, self._moved = self._moved, dict.fromkeys(self._moved, 0)
-            detail = {**moved, **detail}
+            if detail.get(COHORT) != SECRET:
+                detail = {**moved, **detail}
         self._send(RunnerFrame(record=RunRecord(kind=kind, detail_json=json.dumps(detail))))
 
     def arrivals(self, message_ids: Iterable[str], seconds: float) -> Iterator[Message]:

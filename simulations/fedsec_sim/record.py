@@ -51,14 +51,14 @@ class Record:
         self._before = time.perf_counter()
 
     def report(self, kind: str, detail: Mapping[str, Json]) -> None:
-        """Keeps a round, with how many nodes it trained in a second."""
+        """Keeps a round, with how many nodes it trained in a second unless that is a secret."""
         if kind != ROUND:
             return
         now = time.perf_counter()
-        answered = detail["answered"]
-        trained = len(answered) if isinstance(answered, list) else 0
-        rate = round(trained / (now - self._before), 1)
-        row = {**detail, "updates_per_s": rate, **self._figures(len(self.rows) + 1)}
+        answered = detail.get("answered")
+        row = {**detail, **self._figures(len(self.rows) + 1)}
+        if isinstance(answered, list):
+            row["updates_per_s"] = round(len(answered) / (now - self._before), 1)
         self._before = now
         self.rows.append(row)
         self._watch.round(row)

@@ -137,7 +137,8 @@ def figures(row: Row) -> str:
         parts.append(f"{missing} missing")
     if "simulated_s" in row:
         parts.append(f"simulated {format_duration(float(str(row['simulated_s'])))}")
-    parts.append(f"{row['updates_per_s']:.0f} updates/s")
+    if "updates_per_s" in row:
+        parts.append(f"{row['updates_per_s']:.0f} updates/s")
     return "  ".join(parts)
 
 

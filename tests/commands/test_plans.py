@@ -73,6 +73,38 @@ def test_a_bad_plan_is_refused_in_a_sentence(
     assert sentence in capsys.readouterr().err
 
 
+PRIVATE = """
+[privacy]
+model = "MODEL"
+epsilon = 3.0
+delta = 1e-5
+noise_multiplier = 1.0
+clip = 1.0
+"""
+
+
+def test_a_plan_that_costs_more_than_it_says_is_not_sound(
+    plan_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dear = toml_example() + PRIVATE.replace("MODEL", "central")
+    plan_file.write_text(dear, encoding="utf-8")
+    assert fedsec("plan", "check", str(plan_file)) == 2
+    captured = capsys.readouterr()
+    assert "sound" not in captured.out
+    assert "the plan costs epsilon = " in captured.err
+    assert "more than its privacy.epsilon = 3" in captured.err
+
+    plan_file.write_text(dear.replace("epsilon = 3.0", "epsilon = 50.0"), encoding="utf-8")
+    assert fedsec("plan", "check", str(plan_file)) == 0
+    assert "costs        epsilon " in capsys.readouterr().out
+    assert fedsec("plan", "check", "--json", str(plan_file)) == 0
+    assert 3 < json.loads(capsys.readouterr().out)["epsilon"] < 50
+
+    plan_file.write_text(dear.replace('"central"', '"example"'), encoding="utf-8")
+    assert fedsec("plan", "check", str(plan_file)) == 0  # its price depends on a node's examples
+    assert "epsilon 3 at" in capsys.readouterr().out
+
+
 def test_a_file_that_is_missing_or_no_text_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,9 +12,13 @@ from hypothesis import strategies as st
 from fedsec.errors import StateError
 from fedsec.flower.arrays import pack
 from fedsec.flower.messages import evaluate_reply
+from fedsec.flower.publishing import Trial
 from fedsec.flower.rounds import Evaluation, Rounds
 from fedsec.flower.strategy import FedAvg, ServerState
+from fedsec.flower.table import combination
 from fedsec.plan import FederationPlan
+from fedsec.plan.terms import terms
+from fedsec.privacy.keystream import Keystream
 from tests.flower.fakes import (
     FakeGrid,
     Waiting,
@@ -295,6 +299,27 @@ def test_only_drawn_nodes_are_asked() -> None:
     rounds(grid, of)(begin(), 1)
     assert [len(asked) for asked in grid.asked] == [5]
     assert grid.of("round")[0]["answered"] == sorted(grid.asked[0])
+
+
+def test_the_report_of_a_round_does_not_depend_on_who_was_drawn_in_secret() -> None:
+    """With the same rows and one node more or fewer in the cohort: the same report but for noise."""
+    of = plan(
+        more="[nodes]\nmin_available = 4\n"
+        '[privacy]\nmodel = "central"\nepsilon = 50.0\ndelta = 1e-5\nnoise_multiplier = 2.0\n'
+        "clip = 1.0\nsampling = 0.5\n"
+    )
+    told = []
+    for apps in ([answering(UPDATES[0])] * 4, [raising(ValueError("no")), *[answering([0])] * 3]):
+        grid = FakeGrid(apps)
+        combine = combination(of, publish=Trial(terms(of)), source=Keystream(bytes(32)))
+        run = Rounds(of, grid, grid, size=3, evaluation=lambda _: {}, combine=combine)
+        run.draw = lambda _ready, _round, _attempt, grid=grid: list(grid.get_node_ids())
+        run(begin(), 1)
+        (report,) = grid.of("round")
+        told.append({key: value for key, value in report.items() if key != "seconds"})
+    assert told[0] == told[1]
+    assert told[0]["cohort"] == "secret"
+    assert not {"answered", "failed", "rejected"} & set(told[0])
 
 
 # --- evaluation ------------------------------------------------------------------------------------

@@ -45,6 +45,7 @@ def test_the_summary_says_who_adds_how_much_noise() -> None:
         "the coordinator adds noise to the aggregate, noise multiplier 1, clip 0.5; of 10 nodes, "
         "each drawn with probability 0.5 in secret; at most epsilon 8 at delta 1e-05"
     )
+    assert "; a round draws in secret and goes on" in dict(summary(plan))["nodes"]  # no quorum
     plan = FederationPlan.parse(text('model = "distributed"\ndropouts = 2\n'))
     assert "of 10 nodes, at least 8 of them honest" in dict(summary(plan))["privacy"]
     plan = FederationPlan.parse(text('model = "central"\nclip_quantile = 0.4\nclip_noise = 2.0\n'))

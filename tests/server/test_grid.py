@@ -265,7 +265,9 @@ def test_a_round_is_reported_with_the_bytes_that_moved(coordinator_and_grid: Pai
     grid.report("round", {"round": 1, "loss": 0.5})
     grid.report("round", {"round": 2})
     grid.report("model", {"path": "models/1"})
-    first, second, third = (coordinator.frame()[0].record for _ in range(3))
+    grid.report("round", {"round": 3, "cohort": "secret"})  # its size would tell
+    first, second, third, fourth = (coordinator.frame()[0].record for _ in range(4))
+    assert json.loads(fourth.detail_json) == {"round": 3, "cohort": "secret"}
     moved = json.loads(first.detail_json)
     assert moved["round"] == 1
     for key in ("bytes_down", "bytes_up"):

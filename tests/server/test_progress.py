@@ -94,6 +94,13 @@ def test_a_round_becomes_a_row() -> None:
     assert row.moved == 30
 
 
+def test_a_round_whose_nodes_are_a_secret_counts_none() -> None:
+    rounds = Rounds()
+    row = rounds.add(event(1, round=1, cohort="secret", loss=0.5))
+    assert row is not None
+    assert rounds.cells(row)[:3] == (1, "secret", "0.5000")
+
+
 def test_many_missing_nodes_are_counted() -> None:
     rounds = Rounds()
     row = rounds.add(event(1, round=1, failed={str(n): "gone" for n in range(10)}))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from rich.table import Table
 
 from fedsec.console import format_bytes, format_duration, table
+from fedsec.flower.reporting import COHORT, SECRET
 from fedsec.wire.generated import admin_pb2 as pb
 from fedsec_server.commands.sites import Sites
 
@@ -21,7 +22,7 @@ class Row:
 
     Attributes:
         number: Of the round, from 1.
-        answered: Nodes whose answers count.
+        answered: Nodes whose answers count; None where it is a secret who was drawn.
         missing: Node id to reason: those who failed and those who were rejected.
         loss: Of the evaluation; where there was none, of the training.
         accuracy: Of the evaluation, 0 to 1.
@@ -30,7 +31,7 @@ class Row:
     """
 
     number: int
-    answered: int
+    answered: int | None
     missing: Mapping[str, str]
     loss: float | None
     accuracy: float | None
@@ -69,10 +70,9 @@ class Rounds:
 
     def cells(self, row: Row) -> tuple[object, ...]:
         """Returns what the table shows of a round."""
-        asked = row.answered + len(row.missing)
         return (
             row.number,
-            f"{row.answered}/{asked}" if row.missing else row.answered,
+            _nodes(row),
             None if row.loss is None else f"{row.loss:.4f}",
             None if row.accuracy is None else f"{row.accuracy:.4f}",
             None if row.seconds is None else format_duration(row.seconds),
@@ -110,12 +110,19 @@ class Rounds:
         return "; ".join(named[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
+def _nodes(row: Row) -> int | str:
+    if row.answered is None:
+        return SECRET
+    asked = row.answered + len(row.missing)
+    return f"{row.answered}/{asked}" if row.missing else row.answered
+
+
 def _row(detail: Mapping[str, object]) -> Row:
     loss = _number(detail.get("loss"))
     answered = detail.get("answered")
     return Row(
         number=int(_number(detail.get("round")) or 0),
-        answered=len(answered) if isinstance(answered, Sequence) else 0,
+        answered=_count(answered) if detail.get(COHORT) != SECRET else None,
         missing={**_reasons(detail.get("failed")), **_reasons(detail.get("rejected"))},
         loss=_number(detail.get("train_loss")) if loss is None else loss,
         accuracy=_number(detail.get("accuracy")),
@@ -130,6 +137,10 @@ def _number(value: object) -> float | None:
         return float(value) if isinstance(value, int | float | str) else None
     except ValueError:
         return None
+
+
+def _count(value: object) -> int:
+    return len(value) if isinstance(value, Sequence) else 0
 
 
 def _reasons(value: object) -> dict[str, str]:
