@@ -187,6 +187,12 @@ def is_finite(vector: Vector) -> bool:
     return math.isfinite(total) or bool(np.isfinite(vector).all())
 
 
+def is_longer(vector: Vector, bound: float) -> bool:
+    """Returns whether the L2 norm of a finite vector is beyond `bound`. One pass."""
+    with np.errstate(over="ignore"):
+        return float(np.dot(vector, vector)) > bound * bound
+
+
 def norm(vector: Vector) -> float:
     """Returns the L2 norm, summed in float64 so that no entry overflows.
 

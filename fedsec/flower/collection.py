@@ -19,7 +19,10 @@ from fedsec.flower.clock import CLOCK, POLL_S, Clock
 from fedsec.flower.messages import Metrics, read_bare_train_reply, read_train_reply
 from fedsec.flower.replies import Reasons, frozen, sort_replies
 from fedsec.flower.strategy import Matrix, Weighting, Weights
-from fedsec.vectors import Vector
+from fedsec.vectors import Vector, is_longer
+
+LONGEST = 1e15
+"""L2 norm beyond which no honest node's update can be; squares of its entries fit into float32."""
 
 
 class AttemptMissed(FedsecError):
@@ -161,6 +164,11 @@ class Post:
         return f"no answer within {self.deadline_s:g} s (round.deadline_s)"
 
 
+def too_large(longest: float) -> str:
+    """Returns why an update that is longer than that is refused."""
+    return f"too-large: the update is longer than {longest:g}"
+
+
 class Collection(Protocol):
     """How the updates of an attempt become rows."""
 
@@ -185,12 +193,16 @@ class Plain:
         size: d, entries of an update.
         weigh: How much each node counts.
         withheld: Whether nodes send nothing but their update; then all count alike.
+        longest: L2 norm beyond which an update is refused, for it would spoil the model for good.
     """
 
-    def __init__(self, size: int, weigh: Weighting, *, withheld: bool = False) -> None:
+    def __init__(
+        self, size: int, weigh: Weighting, *, withheld: bool = False, longest: float = LONGEST
+    ) -> None:
         self._size = size
         self._weigh = weigh
         self._withheld = withheld
+        self._longest = longest
         self._rows: Matrix = np.empty((0, size), np.float32)
 
     def __call__(self, post: Post, attempt: Attempt) -> Collected:
@@ -207,6 +219,10 @@ class Plain:
                 accepted[node] = self._read(str(node), content, row)
             except ProtocolError as error:
                 rejected[node] = f"{error.code}: {error.detail}"
+                continue
+            if is_longer(row, self._longest):
+                del accepted[node]
+                rejected[node] = too_large(self._longest)
         metrics = tuple(each for each in accepted.values() if each is not None)
         return Collected(
             rows=self._rows[: len(accepted)],

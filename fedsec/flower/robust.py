@@ -22,8 +22,6 @@ CENTRE = "centre"
 
 THREADS = min(4, os.cpu_count() or 1)
 WEIGHT_CAP = 3.0
-LONGEST = 1e15
-"""L2 norm beyond which no honest node's update can be."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,6 @@ class RobustCombination:
 
     def __call__(self, attempt: Attempt, collected: Collected, memory: Arrays) -> Combined:
         """See `Combination`."""
-        collected = without_giants(collected)
         hostile = {n: why for n, why in collected.rejected.items() if n in attempt.cohort}
         allowed = self.robust.count(len(attempt.cohort))
         left = allowed - len(hostile)
@@ -141,25 +138,4 @@ def _left_out(record: NodeRecord, row: Vector, aggregate: Vector) -> NodeRecord:
     cosine = float(np.dot(row, aggregate)) / lengths if lengths else 0.0
     return replace(
         record, weight=0.0, rank=None, cosine=cosine, suspect=None, excluded=record.suspect
-    )
-
-
-def without_giants(collected: Collected) -> Collected:
-    """Returns what was collected without rows longer than `LONGEST`, whose nodes are rejected.
-
-    Products of such rows overflow float32 in some rules, and one node could stop every round.
-    """
-    with np.errstate(over="ignore", invalid="ignore"):
-        short = [not float(np.dot(row, row)) > LONGEST**2 for row in collected.rows]
-    if all(short):
-        return collected
-    why = f"too-large: the update is longer than {LONGEST:g}"
-    split = list(zip(collected.groups, short, strict=True))
-    giants = {node: why for group, kept in split if not kept for node in group}
-    return replace(
-        collected,
-        rows=collected.rows[short],
-        groups=tuple(group for group, kept in split if kept),
-        weights=collected.weights[short],
-        rejected={**collected.rejected, **giants},
     )

@@ -19,7 +19,7 @@ from flwr.serverapp.strategy import FedAvg, Strategy
 
 from fedsec.errors import ConfigError
 from fedsec.flower.arrays import pack, unpack
-from fedsec.flower.collection import Attempt, AttemptMissed, Collected
+from fedsec.flower.collection import LONGEST, Attempt, AttemptMissed, Collected, too_large
 from fedsec.flower.combination import Combination
 from fedsec.flower.records import NodeRecord
 from fedsec.flower.replies import sort_replies
@@ -27,7 +27,7 @@ from fedsec.flower.robust import RobustCombination
 from fedsec.plan import Robust
 from fedsec.plan.reading import list_problems, read_mapping
 from fedsec.plan.robust_rules import problems
-from fedsec.vectors import Arrays, Layout, Vector
+from fedsec.vectors import Arrays, Layout, Vector, is_finite, is_longer
 
 SILENT = "no answer in time"
 SUSPECTS, EXCLUDED = "robust-suspects", "robust-excluded"
@@ -153,6 +153,9 @@ class RobustFedAvg(Strategy):
                 rejected[node] = f"bad-arrays: {error}"
                 continue
             row -= start
+            if is_finite(row) and is_longer(row, LONGEST):
+                rejected[node] = too_large(LONGEST)
+                continue
             used[node] = content
         groups = tuple((node,) for node in used)
         weights = np.ones(len(used))

@@ -1,5 +1,6 @@
 """From a plan's words to the values that do the work."""
 
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedsec.errors import ConfigError
-from fedsec.flower.collection import Collection, Plain
+from fedsec.flower.collection import LONGEST, Collection, Plain
 from fedsec.flower.combination import Combination, OverPopulation, Weighted
 from fedsec.flower.draws import Draw, Poisson, Ranked
 from fedsec.flower.private import Central
@@ -64,7 +65,21 @@ def collection(
     """
     if plan.secure_aggregation is not None:
         return SecureSum(plan, size, trusted)
-    return Plain(size, weighting(plan.learning[1]), withheld=plan.privacy is not None)
+    return Plain(
+        size,
+        weighting(plan.learning[1]),
+        withheld=plan.privacy is not None,
+        longest=longest(plan),
+    )
+
+
+def longest(plan: FederationPlan) -> float:
+    """Returns the L2 norm beyond which an update is refused by name.
+
+    None is, where all are clipped: there it does no harm, and who was refused would tell of it.
+    """
+    central = plan.privacy is not None and plan.privacy.model == "central"
+    return math.inf if central or plan.secure_aggregation is not None else LONGEST
 
 
 def combination(

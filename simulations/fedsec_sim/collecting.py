@@ -14,11 +14,11 @@ import numpy as np
 from flwr.app import RecordDict
 from numpy.typing import NDArray
 
-from fedsec.flower.collection import Attempt, Collected, Post
+from fedsec.flower.collection import LONGEST, Attempt, Collected, Post, too_large
 from fedsec.flower.messages import TRAIN_LOSS, Metrics, read_instruction
 from fedsec.flower.replies import Reasons, frozen
 from fedsec.flower.strategy import Matrix, Weighting, Weights
-from fedsec.vectors import Layout, Vector, is_finite
+from fedsec.vectors import Layout, Vector, is_finite, is_longer
 from fedsec_sim.engines.engine import Engine, Job, Losses
 from fedsec_sim.population import Population
 
@@ -78,6 +78,7 @@ class Simulated:
         whole: Whether the rows are wanted. Else only their mean is formed, wave by wave, in memory
             that does not grow with the cohort.
         withheld: Whether nodes report no figures, as under privacy; then all weigh alike.
+        longest: L2 norm beyond which an update is refused.
         attend: Who answers.
         meddle: Changes rows, e.g. an attack; needs `whole`.
     """
@@ -91,6 +92,7 @@ class Simulated:
         *,
         whole: bool,
         withheld: bool = False,
+        longest: float = LONGEST,
         attend: Attendance = everybody,
         meddle: Meddler | None = None,
     ) -> None:
@@ -101,6 +103,7 @@ class Simulated:
         self._attend = attend
         self._meddle = meddle
         self._withheld = withheld
+        self._longest = longest
         self._whole = whole or meddle is not None
 
     def __call__(self, post: Post, attempt: Attempt) -> Collected:
@@ -119,7 +122,7 @@ class Simulated:
         if self._meddle is not None:
             turn = Turn(attempt.round, attempt.number, sent, tuple(present), weights)
             self._meddle(rows, turn)
-        usable, rejected = sort_rows(rows, present)
+        usable, rejected = sort_rows(rows, present, self._longest)
         if rejected:
             rows, weights, losses = rows[usable], weights[usable], losses[usable]
             present, examples = [present[place] for place in usable], examples[usable]
@@ -152,7 +155,7 @@ class Simulated:
             part = slice(start, start + step)
             rows = self._engine.rows(len(job.nodes[part]))
             losses[part] = self._engine.train(Job(job.round, job.sent, job.nodes[part]), rows)
-            usable, wrong = sort_rows(rows, present[part])
+            usable, wrong = sort_rows(rows, present[part], self._longest)
             rejected |= wrong
             places = [start + place for place in usable]
             kept += places
@@ -191,14 +194,18 @@ def wave(size: int) -> int:
     return max(LEAST, WAVE // (4 * size))
 
 
-def sort_rows(rows: Matrix, nodes: Sequence[int]) -> tuple[list[int], dict[int, str]]:
-    """Returns the places of the finite rows, and what is wrong with the others by node id."""
+def sort_rows(
+    rows: Matrix, nodes: Sequence[int], longest: float
+) -> tuple[list[int], dict[int, str]]:
+    """Returns the places of the usable rows, and what is wrong with the others by node id."""
     usable: list[int] = []
     rejected: dict[int, str] = {}
     for place, (node, row) in enumerate(zip(nodes, rows, strict=True)):
-        if is_finite(row):
-            usable.append(place)
-        else:
+        if not is_finite(row):
             bad = int(np.count_nonzero(~np.isfinite(row)))
             rejected[node] = f"not-finite: {bad} of {row.size} entries are NaN or infinite"
+        elif is_longer(row, longest):
+            rejected[node] = too_large(longest)
+        else:
+            usable.append(place)
     return usable, rejected

@@ -15,7 +15,7 @@ from fedsec.flower.combination import Combination
 from fedsec.flower.reporting import Json
 from fedsec.flower.rounds import Rounds
 from fedsec.flower.strategy import ServerState
-from fedsec.flower.table import ALGORITHMS, weighting
+from fedsec.flower.table import ALGORITHMS, longest, weighting
 from fedsec.plan import FederationPlan
 from fedsec.tasks.arrays import get_arrays
 from fedsec.tasks.table import load_task
@@ -151,6 +151,7 @@ def _collection(setting: Setting, chosen: Chosen, attend: Attendance) -> Collect
         weighting(plan.learning[1]),
         whole=setting.whole,
         withheld=plan.privacy is not None and plan.secure_aggregation is None,
+        longest=longest(plan),
         attend=attend,
         meddle=lab.meddle(plan, bench, setting.combine.trial),
     )

@@ -134,14 +134,15 @@ def test_rows_too_large_to_work_with_count_against_f_too() -> None:
 )
 def test_one_giant_update_stops_no_round(rule: str, size: float) -> None:
     """Of that size, products of entries overflow float32, sums in float64 do not."""
-    rows = np.random.default_rng(0).normal(size=(11, 50)).astype(np.float32)
-    rows[3] = size
-    nodes = tuple(range(11))
-    given = Collected(rows, tuple((node,) for node in nodes), np.ones(11), (), {}, {})
-    section = robust(rule, 11, 11).robust
-    assert section is not None
-    found = RobustCombination(section)(Attempt(1, 1, nodes, RecordDict()), given, {})
-    assert np.linalg.norm(found.vector) < 10
+    honest = np.random.default_rng(0).normal(size=(10, 3)).tolist()
+    grid = go(robust(rule, 11, 10), [*map(answering, honest), answering([size] * 3)])
+    assert np.linalg.norm(moved(grid)) < 10
+    (told,) = grid.of("nodes")
+    records = told["nodes"]
+    assert isinstance(records, list)
+    assert isinstance(records[-1], dict)
+    assert records[-1]["nodes"] == [110]
+    assert "suspect" in records[-1] or str(records[-1]["excluded"]).startswith("too-large")
 
 
 def test_dropouts_that_break_the_promise_repeat_the_round_and_never_weaken_the_rule() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from fedsec.errors import StateError
 from fedsec.flower.arrays import pack
+from fedsec.flower.collection import Attempt, Collected, Post
 from fedsec.flower.messages import evaluate_reply
 from fedsec.flower.publishing import Trial
 from fedsec.flower.rounds import Evaluation, Rounds
@@ -72,6 +73,8 @@ def bad_replies() -> list[tuple[ClientAppCallable, str]]:
     return [
         (replying(raw_reply(array([1, np.nan, 3]))), "not-finite: 1 of 3 entries"),
         (replying(raw_reply(array([np.inf, 2, 3]))), "not-finite: 1 of 3 entries"),
+        (replying(raw_reply(array([1, 2e15, 3]))), "too-large: the update is longer than 1e+15"),
+        (replying(raw_reply(array([3e38, 3e38, 3e38]))), "too-large"),
         (replying(raw_reply(array([1, 2]))), "bad-update: the update is 'float32' (2,)"),
         (replying(raw_reply(array([1, 2, 3], "int64"))), "bad-update: the update is 'int64'"),
         (replying(raw_reply(name="v")), "bad-update: want one array"),
@@ -239,8 +242,13 @@ def test_rounds_follow_each_other() -> None:
 
 
 def test_a_model_that_overflows_fails_the_run() -> None:
-    grid = FakeGrid([answering([3e38, 0, 0])] * 2)
-    run = rounds(grid, plan())
+    grid = FakeGrid([answering(UPDATES[0])] * 2)
+
+    def collect(_post: Post, attempt: Attempt) -> Collected:
+        rows = np.full((2, 3), 3e38, np.float32)
+        return Collected(rows, ((100,), (101,)), np.ones(2), (), {}, {})
+
+    run = Rounds(plan(), grid, grid, size=3, evaluation=lambda _: {}, collect=collect)
     with (
         np.errstate(over="ignore"),
         pytest.raises(StateError, match="the model is no longer finite after round 2"),
