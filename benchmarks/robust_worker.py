@@ -36,7 +36,7 @@ def fedsec_side(rule: str, rows: Any, f: int, threads: int) -> Timed:
         "geometric median": r.GeometricMedian(f, smoothing=0.1, iterations=3),
         "centred clipping": r.CenteredClipping(f, radius=100.0),
         "caf": r.Caf(f),
-        "monna": r.Monna(f),
+        "monna": r.Monna(f, trusted=0),
         "minimum diameter": r.MinimumDiameter(f),
         "bulyan": r.Bulyan(f),
     }

@@ -53,8 +53,8 @@ class Aggregate:
     Attributes:
         vector: The result (d,), in the dtype of the updates.
         weights: Factor of each row (n,), so that ``vector`` is ``weights @ updates`` (plus
-            what is left to 1 of the start of centred clipping); None where each coordinate has
-            factors of its own.
+            what is left to 1 of the reference of centred clipping or MoNNA); None where each
+            coordinate has factors of its own.
         suspects: Unusable rows, and those more than twice as far from the result as the median row.
         diagnostics: Numbers about each row.
     """

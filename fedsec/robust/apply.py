@@ -120,10 +120,17 @@ def _by_norms(work: Work) -> Weighing | None:
 def _by_reference(work: Work) -> Weighing | None:
     """Returns a weight for each mixed row, from how it lies to a trusted row or vector."""
     mixture = work.mixture
-    start = None if work.reference is None else _reference(work, work.reference)
+    start = None
+    if work.reference is not None and not (isinstance(work.rule, Monna) and mixture.matrix is None):
+        start = _reference(work, work.reference)
     match work.rule:
         case Monna() as rule:
-            return weighing.nearest_to(_to_trusted(work, rule), len(mixture) - work.f)
+            keep = len(mixture) - work.f
+            if rule.trusted is not None:
+                return weighing.nearest_to(_to_trusted(work, rule.trusted), keep)
+            if work.reference is None:
+                return None
+            return weighing.monna(_to_reference(work, work.reference, start), keep)
         case CenteredClipping() as rule:
             return weighing.centered_clipping(rule, mixture.squares, mixture.gram, start)
         case FlTrust() if start is not None:
@@ -141,15 +148,24 @@ def _reference(work: Work, reference: Row) -> tuple[Doubles, float]:
     return mixed, float(np.dot(long, long))
 
 
-def _to_trusted(work: Work, rule: Monna) -> Doubles:
+def _to_trusted(work: Work, trusted: int) -> Doubles:
+    """Returns the squared distance of each mixed row to the one in the trusted row's place."""
     rows = work.found.rows
-    places = np.flatnonzero(rows.used == rule.trusted)
-    if not len(places) or rule.trusted in work.excluded:
-        raise ConfigError(f"Monna trusts row {rule.trusted}, which {work.excluded[rule.trusted]}")
+    places = np.flatnonzero(rows.used == trusted)
+    if not len(places) or trusted in work.excluded:
+        raise ConfigError(f"Monna trusts row {trusted}, which {work.excluded[trusted]}")
     if work.mixture.matrix is None:
         return distances_to(rows, int(places[0]), work.threads)
     nearness: Doubles = work.mixture.distances()[places[0]]
     return nearness
+
+
+def _to_reference(work: Work, reference: Row, start: tuple[Doubles, float] | None) -> Doubles:
+    """Returns the squared distance of each mixed row to the reference."""
+    if work.mixture.matrix is None or start is None:
+        return distances_to(work.found.rows, reference, work.threads)
+    dots, square = start
+    return work.mixture.squares - 2 * dots + square
 
 
 def _samples(work: Work, rule: Dnc) -> list[Doubles]:

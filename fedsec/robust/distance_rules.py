@@ -141,25 +141,28 @@ class MinimumDiameter(TolerantRule):
 
 @dataclass(frozen=True)
 class Monna(TolerantRule):
-    """Averages the n-f updates nearest to the one of a trusted node.
+    """Averages the n-f updates nearest to a trusted one, itself among them.
 
-    Withstands f < n/2 as long as the trusted row is honest. Time O(n d), memory of one block.
+    In the paper each node trusts its own. Here it is one of the rows, or `Options.reference`, an
+    update of the caller's own, which then is averaged with the n-f rows nearest to it. Withstands
+    f < n/2 as long as the trusted one is honest. Time O(n d), memory of one block.
 
     Args:
         byzantine: f.
-        trusted: Which row to trust, 0..n-1.
+        trusted: Which row to trust, 0..n-1; None: the reference.
     """
 
-    trusted: int = 0
+    trusted: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least("trusted", self.trusted, 0)
+        if self.trusted is not None:
+            at_least("trusted", self.trusted, 0)
 
     def check(self, n: int) -> None:
-        """Needs n >= 2f+1 and a trusted row."""
+        """Needs n >= 2f+1, and the trusted row if it is one of them."""
         check_minority("monna", n, self.f(n))
-        if self.trusted >= n:
+        if self.trusted is not None and self.trusted >= n:
             raise ConfigError(f"trusted must be one of the rows 0..{n - 1}, got {self.trusted}")
 
 

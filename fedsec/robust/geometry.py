@@ -161,12 +161,19 @@ def mixed_spans(matrix: Doubles, squares: Doubles) -> Doubles:
     return np.stack([np.abs(matrix - row) @ norms for row in matrix])
 
 
-def distances_to(rows: Rows, place: int, threads: int) -> Doubles:
-    """Returns the squared distance of each row to the one at `place` (n,), from differences."""
+def distances_to(rows: Rows, there: int | Block, threads: int) -> Doubles:
+    """Returns the squared distance of each row to one point (n,), from differences.
+
+    Args:
+        rows: The rows.
+        there: The place of one of them, or a vector (d,).
+        threads: Over how many the blocks are spread.
+    """
 
     def part(columns: slice) -> Doubles:
         block = rows.block(columns)
-        gaps = block - block[place]
+        point = block[there] if isinstance(there, int) else there[columns].astype(block.dtype)
+        gaps = block - point
         return np.array([np.dot(gap, gap) for gap in gaps], np.float64)
 
     total = np.zeros(len(rows))

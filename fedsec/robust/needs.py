@@ -52,10 +52,10 @@ def wants_products(rule: Rule, before: tuple[Premix, ...], reference: Row | None
 def wants_accuracy(rule: Rule, before: tuple[Premix, ...], reference: Row | None, n: int) -> bool:
     """Returns whether cheap products would be measured in vain.
 
-    Many mixed rows lie too near to each other for the bound, and the reference of centred clipping,
-    the last aggregate, lies amid the rows.
+    Many mixed rows lie too near to each other for the bound, and a reference from which distances
+    are measured, such as the last aggregate, lies amid the rows.
     """
-    if isinstance(rule, CenteredClipping) and reference is not None:
+    if isinstance(rule, CenteredClipping | Monna) and reference is not None:
         return True
     mixes = n > FEW_ROWS and any(isinstance(stage, Nnm) for stage in before)
     return mixes and looks_at_products(rule, before, reference)
@@ -82,16 +82,25 @@ def check_options(
             raise ConfigError(f"{name} takes no weights; these do: {known}")
         if before or unusable == "zero":
             raise ConfigError(f"{name}: weights go neither with before nor with unusable='zero'")
-    if reference is None and isinstance(rule, FlTrust):
-        raise ConfigError("FlTrust needs reference: the update of the root data")
-    if reference is not None and not isinstance(rule, FlTrust | CenteredClipping):
-        raise ConfigError(f"{name} takes no reference")
-    if isinstance(rule, Monna) and any(isinstance(stage, Bucketing) for stage in before):
-        raise ConfigError("Monna needs the trusted row: bucketing would mix it with others")
+    _check_trust(rule, before, reference)
     if unusable not in ("drop", "zero"):
         raise ConfigError(f"unusable must be 'drop' or 'zero', got {unusable!r}")
     if threads < 1:
         raise ConfigError(f"threads must be >= 1, got {threads}")
+
+
+def _check_trust(rule: Rule, before: tuple[Premix, ...], reference: Row | None) -> None:
+    """Raises unless the rule is told whom to trust, if it trusts anybody, and only then."""
+    name = type(rule).__name__
+    by_row = isinstance(rule, Monna) and rule.trusted is not None
+    by_reference = isinstance(rule, FlTrust | Monna) and not by_row
+    if by_reference and reference is None:
+        or_row = ", or trusted: a row" if isinstance(rule, Monna) else ""
+        raise ConfigError(f"{name} needs reference: the update of the root data{or_row}")
+    if reference is not None and not (by_reference or isinstance(rule, CenteredClipping)):
+        raise ConfigError(f"{name} takes no reference{' beside a trusted row' if by_row else ''}")
+    if by_row and any(isinstance(stage, Bucketing) for stage in before):
+        raise ConfigError("Monna needs the trusted row: bucketing would mix it with others")
 
 
 def check_reference(reference: Row | None, rows: Rows) -> None:

@@ -20,8 +20,8 @@ class Options(TypedDict, total=False):
         before: Pre-aggregations, applied in this order.
         weights: Share of each row (n,), >= 0; only mean, trimmed mean and geometric median.
         weight_cap: No row counts more than this many times 1/n; >= 1. Default 3.
-        reference: A vector (d,) that the rule wants: where centred clipping starts, the update
-            of FLTrust's root data.
+        reference: A vector (d,) that the rule wants: where centred clipping starts; the update
+            on root data that FLTrust, and MoNNA without a trusted row, go by.
         rng: Source of chance, where a rule or pre-aggregation draws.
         unusable: ``"drop"`` leaves unusable rows out; ``"zero"`` puts the zero row in their place
             and keeps n, as central privacy wants.

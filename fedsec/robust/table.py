@@ -70,7 +70,7 @@ RULES: Mapping[str, RuleEntry] = MappingProxyType(
         "minimum-diameter": RuleEntry(
             MinimumDiameter, "El Mhamdi, ICML 2018", "f < n/2", "n^2 d + search, exp(f) at worst"
         ),
-        "monna": RuleEntry(Monna, "Farhadkhani, ICML 2023", "f < n/2, one row trusted", "n d"),
+        "monna": RuleEntry(Monna, "Farhadkhani, ICML 2023", "f < n/2, a clean root update", "n d"),
         "centered-clipping": RuleEntry(
             CenteredClipping,
             "Karimireddy, ICML 2021",

@@ -107,6 +107,18 @@ def nearest_to(distances: Doubles, keep: int) -> Weighing:
     return mean_of(np.argsort(distances, kind="stable")[:keep], len(distances), distances)
 
 
+def monna(distances: Doubles, keep: int) -> Weighing:
+    """Returns equal weights for the reference and the `keep` rows nearest to it.
+
+    Args:
+        distances: Squared, of each row to the reference (m,).
+        keep: How many rows.
+    """
+    weights = np.zeros(len(distances))
+    weights[np.argsort(distances, kind="stable")[:keep]] = 1 / (keep + 1)
+    return Weighing(weights, distances, 1 / (keep + 1))
+
+
 def caf(gram: Doubles, f: int) -> Weighing:
     """Returns the weights of the mean with the narrowest spread; scores are weight lost."""
     m = len(gram)

@@ -89,7 +89,7 @@ def ours(name: str, rows: Rows, f: int, before: str | None = None) -> Rows:
         "multi-krum": MultiKrum(f, keep=n - f, neighbours=n - f - 1),
         "geometric median": GeometricMedian(f, smoothing=0.1, iterations=3),
         "centred clipping": CenteredClipping(f, radius=10.0, iterations=3),
-        "monna": Monna(f),
+        "monna": Monna(f, trusted=0),
     }[name]
     stages = {None: (), "nnm": (Nnm(f),), "arc": (Arc(f),), "clip": (Clip(20.0),)}[before]
     found: Rows = Pipeline(rule, stages)(rows).vector

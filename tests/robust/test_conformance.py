@@ -255,7 +255,7 @@ def test_one_column(rule: Rule) -> None:
 
 WITHOUT_FAULTS = [
     Mean(), Median(), TrimmedMean(0), Meamed(0), GeometricMedian(0),
-    MinimumDiameter(0), Monna(0), CenteredClipping(0, radius=99.0),
+    MinimumDiameter(0), Monna(0, trusted=0), CenteredClipping(0, radius=99.0),
     Cge(0), Caf(0), Dnc(0), FlTrust(0),
 ]  # fmt: skip
 

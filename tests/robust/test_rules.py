@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from fedsec.errors import ConfigError
 from fedsec.robust import (
+    Bucketing,
     Bulyan,
     Caf,
     CenteredClipping,
@@ -23,9 +24,12 @@ from fedsec.robust import (
     MinimumDiameter,
     Monna,
     MultiKrum,
+    Nnm,
+    Pipeline,
     Rule,
     TrimmedMean,
 )
+from fedsec.robust.engine import premix
 from fedsec.robust.shares import cap_shares
 from fedsec.robust.weighing import top_eigenpair
 from tests.robust import oracles
@@ -43,7 +47,7 @@ PAPERS: dict[str, tuple[Callable[[int], Rule], Oracle]] = {
     "geometric median": (
         lambda f: GeometricMedian(f, iterations=2000), oracles.geometric_median
     ),
-    "monna": (Monna, oracles.monna),
+    "monna": (lambda f: Monna(f, trusted=0), oracles.monna),
     "cge": (Cge, oracles.cge),
     "caf": (Caf, oracles.caf),
     "dnc": (Dnc, oracles.dnc),
@@ -131,6 +135,45 @@ def test_dnc_draws_from_the_given_source_only() -> None:
     np.testing.assert_array_equal(first.vector, again.vector)
     with pytest.raises(ConfigError, match="give rng"):
         rule(rows)
+
+
+@given(seed=st.integers(0, 2**32 - 1), f=st.integers(0, 3))
+def test_monna_trusts_a_reference_as_if_it_were_one_of_the_rows(seed: int, f: int) -> None:
+    rows, root = rows_of(seed), rows_of(seed + 1, n=1)[0]
+    rows[:f] *= -5
+    found = Monna(f)(rows, reference=root)
+    among = Monna(f, trusted=len(rows))(np.vstack([rows, root]))
+    np.testing.assert_allclose(found.vector, among.vector, atol=1e-9)
+    assert found.weights is not None
+    np.testing.assert_allclose(
+        found.weights @ rows + (1 - found.weights.sum()) * root, found.vector, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize("spread", [1.0, 1e-4])
+def test_monna_goes_by_what_was_mixed_before(spread: float) -> None:
+    """Near each other, products in float32 would not tell who is near the reference."""
+    rows = 1 + spread * np.random.default_rng(3).standard_normal((12, 200))
+    root = 1 + spread * np.random.default_rng(4).standard_normal(200)
+    rows[:2] += 10 * spread
+    low = rows.astype(np.float32)
+    mixed = premix((Nnm(2),), low.astype(np.float64), byzantine=2).rows
+    gaps = ((mixed - root) ** 2).sum(axis=1)
+    nearest = np.argsort(gaps)[:10]
+    found = Pipeline(Monna(2), (Nnm(2),))(low, reference=root)
+    wanted = (mixed[nearest].sum(axis=0) + root) / 11
+    np.testing.assert_allclose(found.vector, wanted, atol=1e-6 * max(spread, 0.1))
+
+
+def test_monna_is_told_whom_to_trust() -> None:
+    rows, root = rows_of(), rows_of(1, n=1)[0]
+    with pytest.raises(ConfigError, match="Monna needs reference: the update of the root data, or"):
+        Monna(2)(rows)
+    with pytest.raises(ConfigError, match="Monna takes no reference beside a trusted row"):
+        Monna(2, trusted=1)(rows, reference=root)
+    buckets = Bucketing(size=2, byzantine=1)
+    found = Pipeline(Monna(1), (buckets,))(rows, reference=root, rng=np.random.default_rng(0))
+    assert np.isfinite(found.vector).all()
 
 
 def test_monna_refuses_an_unusable_trusted_row() -> None:
