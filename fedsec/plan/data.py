@@ -58,7 +58,7 @@ class Data(Section):
 
 MODELS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "digits": ("cnn", "mlp"),
+        "digits": ("cnn", "mlp", "logistic"),
         "table": ("logistic", "linear", "mlp"),
         "images": ("cnn", "mlp"),
         "breast-cancer": ("logistic", "mlp"),

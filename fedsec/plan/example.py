@@ -9,7 +9,7 @@ name = "handwritten digits"
 [task]
 name = "digits"              # built in; your own: "module:attribute"
 data = "digits"              # the data set of that name in each node's settings
-options = { model = "cnn" }  # "cnn" or "mlp"
+options = { model = "cnn" }  # "cnn", "mlp" or "logistic"
 
 [training]
 rounds = 30

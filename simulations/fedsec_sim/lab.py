@@ -95,10 +95,15 @@ class Lab:
         if plan.privacy is not None and plan.privacy.model == "local":
             stages.append(LocalNoise(plan))
         if self.threat is not None and self.threat.attack is not None:
-            seed = plan.learning[1].seed
-            members = frozenset(self.threat.members(bench.population, seed))
-            stages.append(Attacker(self.threat.attack, members, seed, rule))
+            members = self.senders(plan, bench.population)
+            stages.append(Attacker(self.threat.attack, members, plan.learning[1].seed, rule))
         return Stages(tuple(stages)) if stages else None
+
+    def senders(self, plan: FederationPlan, population: Population) -> frozenset[int]:
+        """Returns the ids of adversaries that send what they like, whatever their software does."""
+        if self.threat is None or self.threat.attack is None:
+            return frozenset()
+        return frozenset(self.threat.members(population, plan.learning[1].seed))
 
     def describe(self) -> dict[str, Json]:
         """Returns what a history says about these surroundings."""

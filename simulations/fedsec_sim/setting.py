@@ -1,9 +1,11 @@
 """A simulation made ready, and its rounds: the coordinator's own loop on simulated nodes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -15,6 +17,7 @@ from fedsec.flower.combination import Combination
 from fedsec.flower.reporting import Json
 from fedsec.flower.rounds import Rounds
 from fedsec.flower.strategy import ServerState
+from fedsec.flower.sums import sum_form
 from fedsec.flower.table import ALGORITHMS, longest, weighting
 from fedsec.plan import FederationPlan
 from fedsec.tasks.arrays import get_arrays
@@ -23,7 +26,7 @@ from fedsec.tasks.task import Task
 from fedsec_sim.attacks.poison import BadNets
 from fedsec_sim.collecting import Attendance, Simulated, wave
 from fedsec_sim.combining import Seeded
-from fedsec_sim.defences import SecretSum, drawn_openly, epsilon
+from fedsec_sim.defences import drawn_openly, epsilon
 from fedsec_sim.engines.choose import Chosen
 from fedsec_sim.engines.engine import Bench
 from fedsec_sim.evaluation import evaluation
@@ -31,7 +34,11 @@ from fedsec_sim.history import History, Row
 from fedsec_sim.lab import Lab
 from fedsec_sim.record import Record, Watcher
 from fedsec_sim.roll import Roll
+from fedsec_sim.secret_sums import SecretSums
 from fedsec_sim.systems import Clockwork
+
+Collecting: TypeAlias = Callable[[Collection], Collection]
+"""From what collects a row of each node to what collects the rows that the coordinator sees."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +51,7 @@ class Setting:
         bench: Task, nodes, model.
         state: Before the first round.
         combine: What is made of the rows.
+        collect: What the coordinator sees of the nodes' rows; None: what the plan says.
     """
 
     plan: FederationPlan
@@ -51,11 +59,13 @@ class Setting:
     bench: Bench
     state: ServerState
     combine: Seeded
+    collect: Collecting | None = None
 
     @property
     def whole(self) -> bool:
         """Whether the rows themselves are wanted."""
         guarded = self.plan.privacy is not None or self.plan.secure_aggregation is not None
+        guarded = guarded or self.collect is not None
         return guarded or self.lab.meddles or not self.combine.is_mean
 
     @property
@@ -70,7 +80,11 @@ class Setting:
 
 
 def prepare(
-    plan: FederationPlan, lab: Lab, task: Task | None, combine: Combination | None
+    plan: FederationPlan,
+    lab: Lab,
+    task: Task | None,
+    combine: Combination | None,
+    collect: Collecting | None,
 ) -> Setting:
     """Returns all that a simulation needs but an engine.
 
@@ -87,7 +101,7 @@ def prepare(
         )
     bench = Bench.of(plan, task, population)
     state = ServerState.begin(get_arrays(bench.model), ALGORITHMS[training.algorithm](training))
-    return Setting(plan, lab, bench, state, Seeded(plan, combine))
+    return Setting(plan, lab, bench, state, Seeded(plan, combine), collect)
 
 
 def run_rounds(
@@ -155,7 +169,16 @@ def _collection(setting: Setting, chosen: Chosen, attend: Attendance) -> Collect
         attend=attend,
         meddle=lab.meddle(plan, bench, setting.combine.trial),
     )
-    return rows if plan.secure_aggregation is None else SecretSum(plan, layout.size, rows)
+    if setting.collect is not None:
+        return setting.collect(rows)
+    if plan.secure_aggregation is None:
+        return rows
+    return SecretSums(
+        rows,
+        lambda _nodes, heading: sum_form(plan, layout.size, heading),
+        plan.learning[1].seed,
+        hostile=lab.senders(plan, bench.population),
+    )
 
 
 def read(plan: FederationPlan | str | Path) -> tuple[str | None, FederationPlan]:

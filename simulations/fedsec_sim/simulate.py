@@ -19,7 +19,7 @@ from fedsec_sim.engines.loop import Loop
 from fedsec_sim.history import History, Row
 from fedsec_sim.lab import Lab
 from fedsec_sim.record import NOBODY, Watcher, one_thread
-from fedsec_sim.setting import Setting, describe, prepare, read, run_rounds
+from fedsec_sim.setting import Collecting, Setting, describe, prepare, read, run_rounds
 
 EngineName: TypeAlias = Literal["auto", "loop", "vmap", "ray", "ray-nodes", "network"]
 """The first three train in this process and its forks.
@@ -35,6 +35,7 @@ def simulate(
     *,
     task: Task | None = None,
     combine: Combination | None = None,
+    collect: Collecting | None = None,
     engine: EngineName = "auto",
     workers: int | None = None,
     watch: Watcher = NOBODY,
@@ -46,6 +47,7 @@ def simulate(
         lab: What a plan does not say: nodes, data, machines, adversaries.
         task: Instead of the one that the plan names.
         combine: Instead of what the plan makes of the rows.
+        collect: Instead of what the plan lets the coordinator see of the nodes' rows.
         engine: Which one; ``"auto"`` takes vmap where it is right, else the loop.
         workers: Processes; None: one for each processor, where that pays.
         watch: Is shown what happens.
@@ -56,7 +58,7 @@ def simulate(
     """
     text, made = read(plan)
     with one_thread():
-        setting = prepare(made, lab or Lab(), task, combine)
+        setting = prepare(made, lab or Lab(), task, combine, collect)
         match engine:
             case "ray":
                 return _on_ray(setting, workers or processors(), watch)

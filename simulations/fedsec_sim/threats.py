@@ -26,27 +26,36 @@ class Threat:
         byzantine: How many of all nodes they are, >= 1. A plan may count on fewer.
         attack: On updates; None: they send what they learned.
         poison: Of their data; None: they train on what they have.
+        ids: Who they are; none: drawn from all.
     """
 
     byzantine: int
     attack: Attack | None = None
     poison: Poison | None = None
+    ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.byzantine < 1:
             raise ConfigError(f"byzantine must be >= 1, got {self.byzantine}")
         if self.attack is None and self.poison is None:
             raise ConfigError("a threat needs an attack on updates or a poison of data")
+        if self.ids and len(set(self.ids)) != self.byzantine:
+            raise ConfigError(f"{len(set(self.ids))} ids of {self.byzantine} hostile nodes")
 
     def members(self, population: Population, seed: int) -> tuple[int, ...]:
-        """Returns the adversaries' ids, drawn from all, ascending.
+        """Returns the adversaries' ids, ascending.
 
         Raises:
-            ConfigError: Nobody honest would be left.
+            ConfigError: Nobody honest would be left, or an id is no node's.
         """
         count = len(population)
+        for node in self.ids:
+            if node not in population.position:
+                raise ConfigError(f"hostile node {node} is none of the {count} nodes")
         if self.byzantine >= count:
             raise ConfigError(f"{self.byzantine} of {count} nodes are hostile: none is honest")
+        if self.ids:
+            return tuple(sorted(self.ids))
         drawn = generator(seed, ADVERSARIES).permutation(count)[: self.byzantine]
         return tuple(sorted(population.ids[place] for place in drawn))
 

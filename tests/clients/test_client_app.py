@@ -158,7 +158,7 @@ def test_under_plain_flower_the_partition_is_flowers() -> None:
         ),
         (
             {"plan": PLAN.replace("mlp", "mpl")},
-            'the plan: task.options.model: "mpl": allowed: "cnn", "mlp"',
+            'the plan: task.options.model: "mpl": allowed: "cnn", "mlp", "logistic"',
         ),
     ],
 )

@@ -34,7 +34,11 @@ def plan(task: str, options: str) -> FederationPlan:
             "task.options.modle: unknown key; did you mean task.options.mo",
         ),
         ("digits", "hidden = 3", "task.options.hidden: unknown key; known: model"),
-        ("digits", 'model = "tree"', 'task.options.model: "tree": allowed: "cnn", "mlp"'),
+        (
+            "digits",
+            'model = "tree"',
+            'task.options.model: "tree": allowed: "cnn", "mlp", "logistic"',
+        ),
         (
             "breast-cancer",
             "hidden = 3",

@@ -168,7 +168,7 @@ def test_without_a_directory_the_run_says_that_it_keeps_no_model() -> None:
         ({"fedsec_plan": "schema = 1"}, "the plan: name: missing"),
         (
             {"fedsec_plan": text().replace('"mlp"', '"mpl"')},
-            'the plan: task.options.model: "mpl": allowed: "cnn", "mlp"',
+            'the plan: task.options.model: "mpl": allowed: "cnn", "mlp", "logistic"',
         ),
         (
             {"fedsec_plan": text().replace('"digits"', '"digit"')},

@@ -33,15 +33,14 @@ class Loop:
             StateError: The task raised something; names node and round.
         """
         bench, slots = self._bench, self._slots
-        train = bench.population.train
         slots.send(job.sent)
         losses = np.empty(len(job.nodes))
         for place, node in enumerate(job.nodes):
             slots.reset()
             seed = bench.seed_of(node, job.round)
-            part = train.part(node)
+            examples = bench.population.train.examples(node)
             try:
-                losses[place] = bench.training(bench.task, bench.model, train.pool, seed, part)
+                losses[place] = bench.training(bench.task, bench.model, examples, seed)
             except Exception as error:
                 where = f"node {bench.population.ids[node]}, round {job.round}"
                 raise StateError(f"{where}: {type(error).__name__}: {error}") from error

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsec.errors import ConfigError
+from fedsec.tasks.digits import logistic
 from fedsec.tasks.seeds import seeded
 from fedsec.tasks.settings import Settings
 from fedsec.tasks.task import Examples, NodeData, Options
@@ -29,7 +30,9 @@ _MADE = 60  # images of a node, where they are made
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """A task on images; option ``model``: ``"lenet"`` (44,426 parameters) or ``"mlp"`` (50,890).
+    """A task on images.
+
+    Option ``model``: ``"lenet"`` (44,426 parameters), ``"mlp"`` (50,890), ``"logistic"`` (7,850).
 
     Args:
         name: Of the task.
@@ -42,8 +45,10 @@ class Images:
     def make_model(self, options: Options, seed: int) -> nn.Module:
         """Returns the model."""
         settings = Settings(options, "task.options.")
-        kind = settings.choice("model", ("lenet", "mlp"), default="lenet")
+        kind = settings.choice("model", ("lenet", "mlp", "logistic"), default="lenet")
         settings.end()
+        if kind == "logistic":
+            return logistic(784, mean=0.13, scale=1.0)
         with seeded(seed):
             if kind == "lenet":
                 return lenet()

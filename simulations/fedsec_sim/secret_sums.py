@@ -1,0 +1,130 @@
+"""Rows to the sums that a secure aggregation lets out, without its messages: of all, or of groups.
+
+    rows --> words, as nodes make them --> one sum for each group --> means, one row each
+
+The words are added up as the protocol does, and read as the coordinator reads them; masks would
+cancel to the bit, so there are none (`tests/simulations/test_secret_sums.py` compares with the
+protocol itself). A hostile node is bound by the words alone: it sends what several nodes together
+could, so that no clip holds it, and leaves its share of the noise out.
+"""
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from typing import TypeAlias
+
+import numpy as np
+
+from fedsec.encoding import Rotated, Words, word_type
+from fedsec.flower.collection import Attempt, Collected, Post
+from fedsec.flower.collection import Collection as Collecting
+from fedsec.flower.messages import Heading, Metrics, read_heading
+from fedsec.flower.sums import SumForm
+from fedsec.privacy.keystream import Keystream
+from fedsec.vectors import Vector, norm
+from fedsec_sim.chance import CODE
+from fedsec_sim.defences import keystream
+
+FormOf: TypeAlias = Callable[[int, Heading], SumForm]
+"""From how many nodes were to be in a sum, and the turn, to the form of their vectors."""
+
+Groups: TypeAlias = Callable[[Sequence[int]], Sequence[Sequence[int]]]
+"""From the ids of a cohort, ascending, to those of each group."""
+
+
+def together(cohort: Sequence[int]) -> Sequence[Sequence[int]]:
+    """Returns one group of all."""
+    return (cohort,)
+
+
+class SecretSums:
+    """See `fedsec.flower.collection.Collection`.
+
+    Args:
+        inner: Collects the nodes' rows.
+        form_of: How vectors are laid out.
+        seed: Of the chance in rounding and noise.
+        groups: Who is added up with whom.
+        hostile: Ids of nodes that keep to no clip.
+    """
+
+    def __init__(
+        self,
+        inner: Collecting,
+        form_of: FormOf,
+        seed: int,
+        *,
+        groups: Groups = together,
+        hostile: Collection[int] = frozenset(),
+    ) -> None:
+        self._inner = inner
+        self._form_of = form_of
+        self._seed = seed
+        self._groups = groups
+        self._hostile = hostile
+
+    def __call__(self, post: Post, attempt: Attempt) -> Collected:
+        """See `Collection`."""
+        found = self._inner(post, attempt)
+        if not len(found.rows):
+            return found
+        heading = read_heading(attempt.content)
+        places = {node: place for place, (node,) in enumerate(found.groups)}
+        forms: dict[int, SumForm] = {}
+        rows: list[Vector] = []
+        groups: list[tuple[int, ...]] = []
+        weights: list[float] = []
+        told: list[Metrics] = []
+        for group in self._groups(attempt.cohort):
+            present = tuple(node for node in group if node in places)
+            if not present:
+                continue
+            if len(group) not in forms:
+                forms[len(group)] = self._form_of(len(group), heading)
+            form = forms[len(group)]
+            total = self._sum(form, attempt, found, [places[node] for node in present])
+            summed = form.decode(total, len(present))
+            rows.append(summed.mean)
+            groups.append(present)
+            weights.append(summed.weight)
+            if summed.figures:
+                told.append(Metrics(summed.total or len(present), summed.figures))
+        return replace(
+            found,
+            rows=np.stack(rows),
+            groups=tuple(groups),
+            weights=np.array(weights),
+            metrics=tuple(told),
+        )
+
+    def _sum(
+        self, form: SumForm, attempt: Attempt, found: Collected, places: Sequence[int]
+    ) -> Words:
+        """Returns the sum of the words of the nodes whose rows lie at `places` (length,)."""
+        total = np.zeros(form.length, word_type(form.encoding.bits))
+        for place in places:
+            ((node,), row), metrics = (found.groups[place], found.rows[place]), found.metrics[place]
+            source = keystream(self._seed, CODE, attempt.round, attempt.number, node)
+            encode = overlong if node in self._hostile else SumForm.encode
+            total += encode(form, row, metrics, source)
+        return total
+
+
+def overlong(form: SumForm, update: Vector, metrics: Metrics, source: Keystream) -> Words:
+    """Returns the words (length,) of a node that adds no noise and scales its update to no clip.
+
+    They are a multiple of words that an honest node could send, modulo the words' own modulus.
+
+    Args:
+        form: Of the sum.
+        update: (d,), finite; of any length.
+        metrics: As in `SumForm.encode`; weight and figures are those of one node.
+        source: Of the chance in rounding.
+    """
+    encoding = form.encoding
+    if isinstance(encoding, Rotated):
+        form = replace(form, encoding=replace(encoding, noise=None))
+    times = max(1, math.ceil(norm(update) / form.clip))
+    words = form.encode(update / np.float32(times), metrics, source)
+    words[: encoding.length] *= words.dtype.type(times % (1 << form.word_bits))
+    return words
