@@ -55,7 +55,7 @@ class Ours:
     lost: frozenset[int]
     spent: dict[str, list[float]] = field(default_factory=dict)
     upload: int = 0
-    wall: float = 0.0
+    wall: list[float] = field(default_factory=list)
 
     def timed(self, step: str, started: float) -> None:
         """Adds what a step took."""
@@ -92,7 +92,7 @@ class Ours:
         started, wall = time.process_time(), time.perf_counter()
         _, opened = coordinator.step(state, Close())
         self.timed("reconstruct and unmask", started)
-        self.wall = time.perf_counter() - wall
+        self.wall.append(time.perf_counter() - wall)
         assert isinstance(opened, Opened), opened
         assert not opened.blamed
         if not simulated:
@@ -202,6 +202,16 @@ def beside_flower(nodes: int, size: int, lost: int, *, runs: int) -> list[common
             flower.spent["share keys"],
         ),
     ]
+    rows.append(
+        common.compare(
+            f"reconstruct and unmask, {masks.available_cores()} cores, {of}",
+            "time",
+            "s",
+            ours=ours.wall,
+            peer=flower.spent["reconstruct and unmask"],
+            peer_name=f"{FLOWER}, one core",
+        )
+    )
     return rows + _bytes_up(of, size, (("", ours), (", 16 bits", narrow)), flower)
 
 

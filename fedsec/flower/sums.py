@@ -97,9 +97,12 @@ class SumForm:
             ConfigError: A figure that the plan lets out is missing.
         """
         share = self._share(metrics.examples)
-        words = np.empty(self.length, word_type(self.encoding.bits))
+        entries = self.encoding.encode(self._weighted(update, share), source)
         size = self.encoding.length
-        words[:size] = self.encoding.encode(self._weighted(update, share), source)
+        if self.length == size:
+            return entries
+        words = np.empty(self.length, entries.dtype)
+        words[:size] = entries
         if self.max_weight is not None:
             words[size] = min(metrics.examples, self.max_weight)
         start = self.length - len(self.figures)

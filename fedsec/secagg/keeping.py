@@ -27,9 +27,9 @@ def write_state(state: State) -> dict[str, bytes]:
             shown = Roster(offers).to_bytes()
             kept = {"revealing": shown, "secrets": _write_secrets(secrets)}
             return {**kept, "offer": offer.to_bytes()}
-        case Shared(secrets=secrets, members=members, own=own):
+        case Shared(secrets=secrets, members=members, openers=openers, own=own):
             kept = {"shared": _write_members(members), "secrets": _write_secrets(secrets)}
-            return {**kept, "own": _write_own(own)}
+            return {**kept, "openers": _write_openers(openers), "own": _write_own(own)}
         case Masked():
             held = b"".join(
                 u64(owner) + _number(seed) + _number(key)
@@ -67,8 +67,13 @@ def _read_state(setting: Setting, kept: Mapping[str, bytes]) -> State:
         offer = Offer.read(kept["offer"], _OWN)
         return Revealing(setting, _read_secrets(kept["secrets"]), offer, offers)
     if "shared" in kept:
-        members = _read_members(setting, kept["shared"])
-        return Shared(setting, _read_secrets(kept["secrets"]), members, _read_own(kept["own"]))
+        return Shared(
+            setting,
+            _read_secrets(kept["secrets"]),
+            _read_members(setting, kept["shared"]),
+            _read_openers(kept["openers"]),
+            _read_own(kept["own"]),
+        )
     if "masked" in kept:
         return Masked(
             setting,
@@ -99,6 +104,17 @@ def _write_members(members: Members) -> bytes:
 
 def _read_members(setting: Setting, data: bytes) -> Members:
     return Members.of(setting, Roster.read(data, _OWN))
+
+
+def _write_openers(openers: Mapping[int, bytes]) -> bytes:
+    return u32(len(openers)) + b"".join(u64(owner) + openers[owner] for owner in openers)
+
+
+def _read_openers(data: bytes) -> dict[int, bytes]:
+    reader = Reader(data, _OWN, "keys of seals")
+    openers = {reader.u64(): reader.take(KEY_BYTES) for _ in range(reader.count(8 + KEY_BYTES))}
+    reader.end()
+    return openers
 
 
 def _read_held(data: bytes) -> dict[int, tuple[int, int]]:

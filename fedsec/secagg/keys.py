@@ -10,12 +10,13 @@ Sources: RFC 7748 section 5 and 6.1; RFC 5869. Specification: docs/spec/secagg.m
 """
 
 import hashlib
-import hmac
 from dataclasses import dataclass, field
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from fedsec.errors import ProtocolError
 from fedsec.secagg.codec import label, u8, u64
@@ -25,6 +26,7 @@ KEY_BYTES = 32
 SIGNATURE_BYTES = 64
 _MASK, _SEAL, _SELF = label("mask"), label("seal"), label("self")
 _SELF_COMMITMENT = label("self-commitment")
+_HASH = SHA256()
 _PROBE = X25519PrivateKey.from_private_bytes(bytes(KEY_BYTES))
 
 
@@ -127,6 +129,4 @@ def verify(public: bytes, signature: bytes, message: bytes, peer: str, what: str
 
 
 def _derive(material: bytes, salt: bytes, info: bytes) -> bytes:
-    """HKDF-SHA256 for exactly one block of output, 32 bytes."""
-    extracted = hmac.digest(salt, material, "sha256")
-    return hmac.digest(extracted, info + b"\x01", "sha256")
+    return HKDF(_HASH, KEY_BYTES, salt, info).derive(material)

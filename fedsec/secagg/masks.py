@@ -4,13 +4,14 @@
 
 The vector is cut into one range per core; within a range it is done chunk by chunk, all streams on
 one chunk before the next, so that the chunk stays in the cache. A keystream can be entered at any
-word: block ``i`` of a stream is counter + i. Nothing is allocated per chunk. AES runs without the
-interpreter's lock.
+word: block ``i`` of a stream is counter + i. Each thread has one buffer for keystream, for good: to
+allocate one costs as much as half a mask. AES runs without the interpreter's lock.
 
 Source: NIST SP 800-38A section 6.5 (CTR). Specification: docs/spec/secagg.md, section "Masks".
 """
 
 import os
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -32,6 +33,16 @@ BLOCK = 16  # bytes of AES
 CHUNK = 1 << 18  # bytes; a chunk and its keystream fit in the second cache
 _WORTH = 1 << 20  # bytes of keystream, fewer of which are not worth a thread
 _ZEROS = bytes(CHUNK)
+
+
+class _Scratch(threading.local):
+    """A thread's room for one chunk of keystream, and for what the cipher asks for beyond it."""
+
+    def __init__(self) -> None:
+        self.buffer = bytearray(CHUNK + BLOCK - 1)
+
+
+_SCRATCH = _Scratch()
 
 
 def word_type(word_bits: int) -> np.dtype[Any]:
@@ -110,7 +121,8 @@ def _apply_range(
         *((_enter(stream, block), np.add) for stream in added),
         *((_enter(stream, block), np.subtract) for stream in removed),
     ]
-    buffer = bytearray(min(CHUNK, vector.nbytes) + BLOCK - 1)
+    buffer = _SCRATCH.buffer
+    used = np.frombuffer(buffer, np.uint8, min(CHUNK, vector.nbytes))
     zeros, step = memoryview(_ZEROS), CHUNK // vector.itemsize
     for start in range(0, vector.size, step):
         chunk = vector[start : start + step]
@@ -119,6 +131,7 @@ def _apply_range(
         for context, operation in streams:
             context.update_into(blank, buffer)
             operation(chunk, mask, out=chunk)
+    used[:] = 0  # a keystream is a secret
 
 
 def _enter(stream: Stream, block: int) -> CipherContext:

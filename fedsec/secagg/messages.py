@@ -6,6 +6,7 @@ not exactly a message. Specification: docs/spec/secagg.md, section "Messages".
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from struct import Struct
 from typing import TypeAlias
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -17,7 +18,8 @@ from fedsec.secagg.sealing import COMMITMENT_BYTES, SEALED_BYTES, Kind
 from fedsec.secagg.shamir import PRIME, SHARE_BYTES
 
 NONCE_BYTES = 32
-OFFER_BYTES = 8 + 3 * KEY_BYTES + COMMITMENT_BYTES + SIGNATURE_BYTES
+_OFFER_BODY = Struct(f">Q{KEY_BYTES}s{KEY_BYTES}s{KEY_BYTES}s{COMMITMENT_BYTES}s")
+OFFER_BYTES = _OFFER_BODY.size + SIGNATURE_BYTES
 _ID_BYTES = 8
 _ENTRY_BYTES = _ID_BYTES + SEALED_BYTES + 2 * COMMITMENT_BYTES
 _SHARE_ENTRY = _ID_BYTES + 1 + SHARE_BYTES
@@ -80,8 +82,8 @@ class Offer:
         )
 
     def _body(self) -> bytes:
-        return b"".join(
-            (u64(self.node), self.signing_key, self.mask_key, self.seal_key, self.commitment)
+        return _OFFER_BODY.pack(
+            self.node, self.signing_key, self.mask_key, self.seal_key, self.commitment
         )
 
 

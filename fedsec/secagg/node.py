@@ -105,11 +105,20 @@ class Revealing:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """Its secrets are shared; `own` is its own share of its seed, in a complete graph."""
+    """Its secrets are shared.
+
+    Args:
+        setting: Of the session.
+        secrets: Its own.
+        members: Of the session.
+        openers: Keys of what its neighbours will have sealed for it, by owner.
+        own: Its own share of its seed, in a complete graph.
+    """
 
     setting: Setting
     secrets: Secrets
     members: Members
+    openers: Mapping[int, bytes] = field(repr=False)
     own: int | None = field(repr=False)
 
 
@@ -258,11 +267,12 @@ def _share(node: Node, state: Offered | Revealing, roster: Roster) -> tuple[Stat
     of_seed = dict(zip(holders, split(secrets.seed, threshold, where, node.entropy), strict=True))
     of_key = dict(zip(holders, split(secrets.mask, threshold, where, node.entropy), strict=True))
     private = private_key(secrets.seal)
-    entries = []
+    entries, openers = [], {}
     for holder in members.neighbours(node.id):
         shares = (of_seed[holder], of_key[holder])
         secret = agree(private, members.offers[holder].seal_key, str(holder))
         key = seal_key(secret, members.transcript, node.id, holder)
+        openers[holder] = seal_key(secret, members.transcript, holder, node.id)
         bound = associated_data(members.transcript, node.id, holder, index[holder])
         commitments = (
             commit_share(members.transcript, kind, node.id, holder, share)
@@ -271,7 +281,7 @@ def _share(node: Node, state: Offered | Revealing, roster: Roster) -> tuple[Stat
         entries.append(SealedShares(holder, seal(key, shares, bound), *commitments))
     committed = commit_seed(secrets.seed, members.transcript, node.id)
     message = Shares(node.id, committed, tuple(entries))
-    shared = Shared(setting, secrets, members, of_seed.get(node.id))
+    shared = Shared(setting, secrets, members, openers, of_seed.get(node.id))
     return shared, message.signed_by(node.signer, members.transcript)
 
 
@@ -320,15 +330,13 @@ def _open(
 ) -> tuple[dict[int, tuple[int, int]], list[int]]:
     """Returns the good shares by owner, and the owners of bad ones."""
     members = state.members
-    private, index = private_key(state.secrets.seal), members.indices[node.id]
+    index = members.indices[node.id]
     held, complaints = {}, []
     for entry in entries:
         owner = entry.peer
-        secret = agree(private, members.offers[owner].seal_key, str(owner))
-        key = seal_key(secret, members.transcript, owner, node.id)
         bound = associated_data(members.transcript, owner, node.id, index)
         try:
-            shares = unseal(key, entry.sealed, bound, str(owner))
+            shares = unseal(state.openers[owner], entry.sealed, bound, str(owner))
         except ProtocolError:
             complaints.append(owner)
             continue

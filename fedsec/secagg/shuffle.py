@@ -6,13 +6,14 @@ Byte form: docs/spec/secagg-graph.md, section "Graph".
 import hashlib
 from collections.abc import Iterator
 from itertools import count
+from struct import Struct
 
 from fedsec.errors import ConfigError
 
 SEED_BYTES = 32
 
-_WORD = 4  # bytes of one draw
-_WORDS = 1 << 8 * _WORD
+_WORDS = 1 << 32  # values of one draw
+_READ = Struct(">8I").unpack
 
 
 def shuffled(size: int, label: bytes, seed: bytes) -> list[int]:
@@ -41,11 +42,11 @@ def shuffled(size: int, label: bytes, seed: bytes) -> list[int]:
 def _below(bound: int, words: Iterator[int]) -> int:
     """Returns a number in 0..bound-1, each alike likely; 1 <= bound <= 2^32."""
     fair = _WORDS - _WORDS % bound
-    return next(word for word in words if word < fair) % bound
+    while (word := next(words)) >= fair:
+        pass
+    return word % bound
 
 
 def _words(prefix: bytes) -> Iterator[int]:
     for block in count():
-        digest = hashlib.sha256(prefix + block.to_bytes(8, "big")).digest()
-        for start in range(0, len(digest), _WORD):
-            yield int.from_bytes(digest[start : start + _WORD], "big")
+        yield from _READ(hashlib.sha256(prefix + block.to_bytes(8, "big")).digest())
