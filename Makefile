@@ -4,6 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 WHOLE  := tests/end_to_end tests/simulations
+TEST   := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: help demo test check static doctest examples wheel proto bench soak clean
@@ -24,10 +25,10 @@ demo: $(READY)  ## a federation of ten nodes on this machine, from nothing to a 
 	@$(BIN)/fedsec demo
 
 test: $(READY)  ## every test: first the parts, then whole federations
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report= $(addprefix --ignore=,$(WHOLE))
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-append --cov-report=term:skip-covered $(WHOLE)
+	@$(TEST) --cov --cov-report=term:skip-covered $(addprefix --ignore=,$(WHOLE))
 	@echo "Of fedsec/wire, where what peers send is parsed:"
 	@$(BIN)/python -m coverage report --format=total --include='fedsec/wire/*'
+	@$(TEST) $(WHOLE)
 
 check: static doctest test examples wheel  ## all that CI runs
 
