@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,17 +32,26 @@ def test_under_flower_s_simulation_with_strategy_and_mod(tmp_path: Path) -> None
     check(report)
 
 
-@pytest.mark.parametrize("mode", ["semi-honest", "malicious"])
-def test_over_the_coordinator_without_a_mod(tmp_path: Path, mode: str) -> None:
-    app, report = Path(shutil.copytree(APP, tmp_path / "summing")), tmp_path / "report.json"
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackFederation]:
+    """Nodes over our coordinator, whose app is without the mod."""
+    directory = tmp_path_factory.mktemp("summing")
+    app = Path(shutil.copytree(APP, directory / "summing"))
     client = app / "summing" / "client_app.py"
     client.write_text(client.read_text("utf-8").replace("mods=[secure_mod(PLAN)]", ""), "utf-8")
-    told = tmp_path / "told.toml"
+    with LoopbackFederation(directory / "federation", apps={"summing": app}) as running:
+        running.add_nodes(NODES)
+        running.publish_roster()
+        yield running
+
+
+@pytest.mark.parametrize("mode", ["semi-honest", "malicious"])
+def test_over_the_coordinator_without_a_mod(
+    tmp_path: Path, federation: LoopbackFederation, mode: str
+) -> None:
+    told, report = tmp_path / "told.toml", tmp_path / "report.json"
     text = (APP / "summing" / "plan.toml").read_text("utf-8").replace("semi-honest", mode)
     config = f'[app.config]\nplan = "{told}"\nreport = "{report}"\n'
     told.write_text(text.replace("[nodes]\n", f"{config}[nodes]\n"), "utf-8")
-    with LoopbackFederation(tmp_path / "federation", apps={"summing": app}) as federation:
-        federation.add_nodes(NODES)
-        federation.publish_roster()
-        federation.wait_for_run(federation.submit(told.read_text("utf-8")), seconds=200)
+    federation.wait_for_run(federation.submit(told.read_text("utf-8")), seconds=200)
     check(report)
