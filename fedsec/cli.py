@@ -8,7 +8,7 @@ import errno
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -46,6 +46,14 @@ Examples:
 typer.core.HAS_RICH = False
 
 
+@dataclass(frozen=True)
+class _Part:
+    """What one package adds to a group: by which function, and, if it says so, which commands."""
+
+    fill: str
+    commands: frozenset[str]
+
+
 @dataclass
 class CommandTree:
     """The commands of all packages while they are collected.
@@ -61,7 +69,7 @@ class CommandTree:
     root: typer.Typer = field(default_factory=lambda: _typer(_HELP))
     debug: bool = False
     _groups: dict[str, typer.Typer] = field(default_factory=dict)
-    _later: dict[str, list[str]] = field(default_factory=dict)
+    _later: dict[str, list[_Part]] = field(default_factory=dict)
     _commands: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def group(self, name: str, help: str) -> typer.Typer:  # noqa: A002 - typer's own word for it
@@ -71,7 +79,13 @@ class CommandTree:
             self.root.add_typer(self._groups[name], name=name, help=help)
         return self._groups[name]
 
-    def extend(self, name: str, help: str, fill: str) -> None:  # noqa: A002 - typer's own word
+    def extend(
+        self,
+        name: str,
+        help: str,  # noqa: A002 - typer's own word for it
+        fill: str,
+        commands: Collection[str] = (),
+    ) -> None:
         """Adds to the group `name` later, when somebody asks for that group.
 
         Args:
@@ -79,9 +93,11 @@ class CommandTree:
             help: One line.
             fill: ``"module:function"``; imported then and called with the group's `typer.Typer`.
                 So its module may import what it likes at the top.
+            commands: All that it adds. A command that one part names is had from that part alone,
+                without what the others import.
         """
         self.group(name, help)
-        self._later.setdefault(name, []).append(fill)
+        self._later.setdefault(name, []).append(_Part(fill, frozenset(commands)))
 
     def command(self, name: str, help: str, function: str) -> None:  # noqa: A002 - typer's word
         """Adds a command without a group, imported when somebody asks for it.
@@ -93,13 +109,15 @@ class CommandTree:
         """
         self._commands[name] = (help, function)
 
-    def fill(self, words: Iterable[str]) -> None:
+    def fill(self, words: Sequence[str]) -> None:
         """Loads those groups and commands that are named in `words`; the others stay a line."""
         asked = set(words)
         for name in self._later.keys() & asked:
-            for reference in self._later.pop(name):
-                with _named(f"{name!r} ({reference})"):
-                    _load(reference)(self._groups[name])
+            parts = self._later.pop(name)
+            after = words[words.index(name) + 1 :][:1]
+            for part in [each for each in parts if each.commands.intersection(after)] or parts:
+                with _named(f"{name!r} ({part.fill})"):
+                    _load(part.fill)(self._groups[name])
         for name, (line, reference) in self._commands.items():
             if name not in asked:
                 self.root.command(name, help=line)(_placeholder)

@@ -4,7 +4,7 @@ import json
 import resource
 import subprocess
 import sys
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 import pytest
@@ -59,6 +59,11 @@ def fill_node(group: typer.Typer) -> None:
     @group.command("doctor")
     def doctor() -> None:
         raise StateError("nothing listens on 127.0.0.1:1")
+
+
+def register_parts(tree: cli.CommandTree) -> None:
+    tree.extend("node", "Nodes.", f"{HERE}:fill_node", ("doctor",))
+    tree.extend("node", "Nodes.", f"{HERE}:fill_heavy", ("start",))
 
 
 def fill_heavy(group: typer.Typer) -> None:
@@ -141,6 +146,43 @@ def test_a_command_is_loaded_when_it_is_asked_for(capsys: pytest.CaptureFixture[
     assert "Shows all of it." in capsys.readouterr().out
     assert cli.run(["gone"], POINTS) == 2
     assert f"'gone' ({HERE}:nothing)" in capsys.readouterr().err
+
+
+def test_of_a_group_only_the_part_that_has_the_command_is_loaded(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    parts = [point("a", "register_parts")]
+    assert cli.run(["node", "doctor"], parts) == 2
+    assert capsys.readouterr().err == "Error: nothing listens on 127.0.0.1:1\n"
+    for words in (["node", "start"], ["node", "--help"], ["node", "stop"]):
+        cli.run(words, parts)
+        assert "was loaded though nobody asked" in capsys.readouterr().err
+
+
+def test_each_part_adds_the_commands_that_it_names() -> None:
+    tree = cli.collect(entry_points(group=cli.GROUP))
+    named = 0
+    for parts in tree._later.values():
+        for part in parts:
+            alone = typer.Typer()
+            cli._load(part.fill)(alone)
+            groups = {each.name for each in alone.registered_groups}
+            added = {each.name for each in alone.registered_commands} | groups
+            assert part.commands in (frozenset(), added), part
+            named += bool(part.commands)
+    assert named >= 6
+
+
+def test_a_command_does_not_import_what_another_one_needs() -> None:
+    script = (
+        "import sys; from fedsec.cli import run; code = run(sys.argv[1:]); "
+        "print(code, [each for each in ('fedsec_client.agent', 'sqlalchemy') if each in sys.modules])"
+    )
+    for words in (["node", "list", "--dir", "/no/such"], ["ca", "init", "--help"]):
+        done = subprocess.run(
+            [sys.executable, "-c", script, *words], capture_output=True, text=True, check=True
+        )
+        assert done.stdout.splitlines()[-1].endswith(" []"), done
 
 
 def test_a_wrong_word_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,8 @@ import os
 
 from fedsec.cli import CommandTree
 
-_NODE = "fedsec_client.node_commands"
+_HERE = "fedsec_client"
+_NODES = "Nodes: the machines that hold data and train."
 
 
 def register(cli: CommandTree) -> None:
@@ -15,6 +16,9 @@ def register(cli: CommandTree) -> None:
     # gRPC reads this when it is imported. Else it tells of every refused handshake, in words that
     # help nobody; `fedsec doctor` says what they mean.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    cli.extend("node", "Nodes: the machines that hold data and train.", f"{_NODE}:fill")
-    cli.extend("node", "", "fedsec_client.data_commands:fill")
-    cli.command("doctor", "Why does this node not reach its coordinator?", f"{_NODE}:doctor")
+    cli.extend("node", _NODES, f"{_HERE}.join_command:fill", ("join",))
+    cli.extend("node", _NODES, f"{_HERE}.start_command:fill", ("start",))
+    cli.extend("node", _NODES, f"{_HERE}.node_commands:fill", ("check", "doctor"))
+    cli.extend("node", _NODES, f"{_HERE}.data_commands:fill", ("data",))
+    why = "Why does this node not reach its coordinator?"
+    cli.command("doctor", why, f"{_HERE}.node_commands:doctor")

@@ -50,15 +50,30 @@ class LocalTraining:
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be >= 1, got {value}")
 
-    def __call__(self, task: Task, model: torch.nn.Module, data: Examples, seed: int) -> float:
+    def __call__(
+        self,
+        task: Task,
+        model: torch.nn.Module,
+        data: Examples,
+        seed: int,
+        part: Tensor | None = None,
+    ) -> float:
         """Trains `model` in place; returns the mean loss over the examples it saw.
 
         Same model, data and seed: same result, on the same machine and number of threads.
 
+        Args:
+            task: Knows the loss.
+            model: Trained in place.
+            data: That the node has.
+            seed: Of the batches and of what the model draws.
+            part: Rows of `data` (k,) that the node has, if not all: nothing but batches is copied.
+
         Raises:
-            ConfigError: `data` is empty.
+            ConfigError: There are no examples.
         """
-        if len(data) == 0:
+        examples = len(data) if part is None else len(part)
+        if examples == 0:
             raise ConfigError("there is nothing to train on: 0 examples")
         model.train()
         weights = [weight for weight in model.parameters() if weight.requires_grad]
@@ -67,7 +82,8 @@ class LocalTraining:
         losses: list[Tensor] = []
         sizes: list[int] = []
         with seeded(seed):
-            for rows in self.batches(len(data)):
+            for batch in self.batches(examples):
+                rows = batch if part is None else part[batch]
                 targets = data.targets[rows]
                 loss = task.loss(model(data.inputs[rows]), targets)
                 gradients = torch.autograd.grad(loss, weights, materialize_grads=True)

@@ -27,7 +27,6 @@ from fedsec.identity.names import Kind, check_federation
 from fedsec_server.layout import Layout
 from fedsec_server.root_keys import refuse_root_key
 from fedsec_server.settings import DEFAULT_PORT, EVERYWHERE, settings_text
-from fedsec_server.state.store import Store
 
 __all__ = ["create_root", "create_server", "load_root", "refuse_root_key"]
 
@@ -130,6 +129,8 @@ def create_server(
 
 
 def _fill(layout: Layout, issuers: dict[Kind, Authority], root_pem: bytes, text: str) -> None:
+    from fedsec_server.state.store import Store  # noqa: PLC0415 - `fedsec ca` has no use for SQL
+
     make_private_directory(layout.authorities)
     make_private_directory(layout.runs)
     write_public(layout.root_certificate, root_pem)

@@ -112,7 +112,7 @@ def test_every_key_of_every_connector_is_told_of(capsys: pytest.CaptureFixture[s
 
 def test_the_agents_process_reads_no_files() -> None:
     """`fedsec node start` comes by these modules; what reads files is for workers."""
-    modules = "fedsec_client.node_commands, fedsec_client.data_commands"
+    modules = "fedsec_client.start_command, fedsec_client.data_commands"
     heavy = "{'numpy', 'pyarrow', 'pandas', 'sklearn', 'PIL', 'torch'}"
     script = f"import sys, {modules}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run(

@@ -18,8 +18,19 @@ _HERE = "fedsec_server.commands"
 def register(cli: CommandTree) -> None:
     """Adds the coordinator's groups to the `fedsec` command."""
     cli.extend("ca", "The federation's root: made once, kept apart.", f"{_HERE}.ca:fill")
-    cli.extend("server", "The coordinator of a federation.", f"{_HERE}:fill_server")
-    cli.extend("node", "Nodes: the machines that hold data and train.", f"{_HERE}.node:fill")
+    cli.extend(
+        "server",
+        "The coordinator of a federation.",
+        f"{_HERE}:fill_server",
+        ("init", "start", "renew-ca"),
+    )
+    cli.extend("server", "", f"{_HERE}.status:fill", ("status",))
+    cli.extend(
+        "node",
+        "Nodes: the machines that hold data and train.",
+        f"{_HERE}.node:fill",
+        ("invite", "list", "show", "revoke"),
+    )
     cli.extend("roster", "The roster of nodes, signed by the root.", f"{_HERE}.roster:fill")
     cli.extend("run", "Runs: plans that are trained.", f"{_HERE}.run:fill")
     cli.extend("run", "Runs: plans that are trained.", f"{_HERE}.plot:fill")

@@ -1,21 +1,19 @@
 """`fedsec server renew-ca`: new issuing authorities, while nodes and people go on."""
 
 import time
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fedsec.console import Json, emit_json, format_time, say, show
+from fedsec.console import Json, emit_json, say, show
 from fedsec.errors import IdentityError
-from fedsec.identity.authorities import show_fingerprint
 from fedsec.wire.generated import admin_pb2 as pb
 from fedsec_server.change_issuers import change_issuers, check_kinds
 from fedsec_server.commands.ca import PassphraseFile, read_passphrase
 from fedsec_server.commands.reach import Reach
-from fedsec_server.commands.shape import as_mapping, facts, moment
+from fedsec_server.commands.shape import as_mapping, authority_facts, facts
 from fedsec_server.layout import Layout, NotRunningError, find_coordinator, load_settings
 from fedsec_server.people import Credentials, local_credentials
 
@@ -90,15 +88,3 @@ def _take_up(layout: Layout, held: Credentials) -> pb.ReloadAuthoritiesReply | N
         return way.ask("ReloadAuthorities", request, pb.ReloadAuthoritiesReply)
     except NotRunningError:
         return None
-
-
-def authority_facts(authorities: Iterable[pb.Authority], *, now: float) -> list[tuple[str, str]]:
-    """Returns one line per issuing CA: until when it lives, and what goes on."""
-    lines = []
-    for each in authorities:
-        shown = show_fingerprint(each.fingerprint)[:9]
-        text = f"{shown} ... until {moment(each.expires_at, now=now)}"
-        if each.change_ends_at:
-            text += f"; being replaced, both count until {format_time(each.change_ends_at)}"
-        lines.append((f"CA for {each.name}", text))
-    return lines

@@ -1,24 +1,21 @@
-"""`fedsec server`: the coordinator."""
+"""`fedsec server init|start|renew-ca`: a coordinator is made, run and kept up."""
 
 import asyncio
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fedsec.console import Json, emit_json, format_time, safe, say, show
+from fedsec.console import Json, emit_json, say, show
 from fedsec.identity.authorities import issuer_of_kind, show_fingerprint
 from fedsec.identity.names import Kind
-from fedsec.wire.generated import admin_pb2 as pb
 from fedsec_server.commands.ca import PassphraseFile, read_passphrase
-from fedsec_server.commands.reach import CredentialsFile, Directory, reach
-from fedsec_server.commands.renew_ca import RENEW_CA, authority_facts, renew_ca
-from fedsec_server.commands.shape import as_mapping, facts, moment
+from fedsec_server.commands.renew_ca import RENEW_CA, renew_ca
+from fedsec_server.commands.shape import facts
 from fedsec_server.generations import load_generations
 from fedsec_server.init import create_server
-from fedsec_server.layout import NotRunningError, find_coordinator
+from fedsec_server.layout import find_coordinator
 from fedsec_server.program import serve
 from fedsec_server.settings import DEFAULT_PORT, EVERYWHERE
 
@@ -51,8 +48,6 @@ Port = Annotated[
     ),
 ]
 
-_ANSWER_IS_NO = 1
-
 _INIT = f"""\b
 Example:
   fedsec server init /srv/fedsec --root /media/stick/root --host fed.hospitals.example
@@ -67,16 +62,12 @@ Example:
 
 Stop it with Ctrl-C or SIGTERM. Its log is DIR/server.log, one JSON object per line.
 """
-_STATUS = """\b
-Exit code: 0 it runs, 1 it does not.
-"""
 
 
 def fill(group: typer.Typer) -> None:
     """Adds the commands of `fedsec server`."""
     group.command("init", epilog=_INIT)(init)
     group.command("start", epilog=_START)(start)
-    group.command("status", epilog=_STATUS)(status)
     group.command("renew-ca", epilog=RENEW_CA)(renew_ca)
 
 
@@ -139,33 +130,3 @@ def start(
     """
     layout = find_coordinator(directory or Path())
     asyncio.run(serve(layout.directory, json=json))
-
-
-def status(
-    directory: Directory = None,
-    credentials: CredentialsFile = None,
-    json: Json = False,
-) -> None:
-    """Say whether the coordinator runs, and what it has to do."""
-    try:
-        reply = reach(directory, credentials).ask("Status", pb.StatusRequest(), pb.StatusReply)
-    except NotRunningError as error:
-        if json:
-            emit_json({"running": False, "reason": str(error)})
-        else:
-            say(safe(error))
-        raise typer.Exit(_ANSWER_IS_NO) from error
-    if json:
-        emit_json({"running": True, **as_mapping(reply)})
-        return
-    now = time.time()
-    rows = [
-        ("federation", reply.federation),
-        ("software", reply.software),
-        ("running since", format_time(reply.started_at)),
-        ("nodes", f"{reply.nodes_enrolled} enrolled, {reply.nodes_connected} connected"),
-        ("active runs", reply.runs_active),
-        ("its certificate expires", moment(reply.certificate_expires_at, now=now)),
-        *authority_facts(reply.authority, now=now),
-    ]
-    show(facts(rows))

@@ -8,6 +8,7 @@ from google.protobuf.message import Message
 from rich.table import Table
 
 from fedsec.console import format_duration, format_time, table
+from fedsec.identity.authorities import show_fingerprint
 from fedsec.wire.generated import admin_pb2 as pb
 
 _WHOLE = frozenset({"run_id", "sequence"})  # 64 bits on the wire, small enough for any reader
@@ -71,3 +72,15 @@ def detail_words(detail_json: str) -> str:
     """Returns the detail of an event on one line."""
     detail = json.loads(detail_json)
     return ", ".join(f"{key}={value}" for key, value in detail.items() if value not in ("", None))
+
+
+def authority_facts(authorities: Iterable[pb.Authority], *, now: float) -> list[tuple[str, str]]:
+    """Returns one line per issuing CA: until when it lives, and what goes on."""
+    lines = []
+    for each in authorities:
+        shown = show_fingerprint(each.fingerprint)[:9]
+        text = f"{shown} ... until {moment(each.expires_at, now=now)}"
+        if each.change_ends_at:
+            text += f"; being replaced, both count until {format_time(each.change_ends_at)}"
+        lines.append((f"CA for {each.name}", text))
+    return lines

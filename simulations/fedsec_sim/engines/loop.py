@@ -33,14 +33,15 @@ class Loop:
             StateError: The task raised something; names node and round.
         """
         bench, slots = self._bench, self._slots
+        train = bench.population.train
         slots.send(job.sent)
         losses = np.empty(len(job.nodes))
         for place, node in enumerate(job.nodes):
             slots.reset()
             seed = bench.seed_of(node, job.round)
-            examples = bench.population.train.examples(node)
+            part = train.part(node)
             try:
-                losses[place] = bench.training(bench.task, bench.model, examples, seed)
+                losses[place] = bench.training(bench.task, bench.model, train.pool, seed, part)
             except Exception as error:
                 where = f"node {bench.population.ids[node]}, round {job.round}"
                 raise StateError(f"{where}: {type(error).__name__}: {error}") from error
