@@ -6,9 +6,13 @@ process:
 
     python examples/secure_sum.py
 
-Under `flwr run` the same two apps work unchanged. Over a fedsec coordinator leave the mod out: its
-nodes bring their own, keep their secrets in memory, and can also do without trust in the
-coordinator (mode = "malicious").
+Under `flwr run` the same two apps work unchanged. With mode = "malicious" the nodes do not trust
+the coordinator either; each SuperNode is then started with a directory of its site's own, which
+`fedsec roster entry` makes:
+
+    flower-supernode --node-config 'fedsec-policy="/etc/fedsec/policy"' ...
+
+Over a fedsec coordinator leave the mod out: its nodes bring their own, and keep secrets in memory.
 """
 
 import numpy as np

@@ -1,16 +1,21 @@
 """The node's half of secure sums for a plain Flower app: `ClientApp(mods=[secure_mod(plan)])`.
 
 Under plain Flower a node has no key that it enrolled with, and any stage may run in another
-process. So its secrets, a signing key made for the round among them, lie in ``context.state`` for
-the length of a round, and only semi-honest mode is possible. fedsec's own nodes need no mod: theirs
-stands around every app, and keeps its secrets in memory.
+process. So its secrets, in semi-honest mode a signing key made for the round among them, lie in
+``context.state`` for the length of a round. Malicious mode needs a policy directory at the node,
+see `fedsec.flower.policy_directory`; without one the node refuses. fedsec's own nodes need no mod:
+theirs stands around every app, and keeps its secrets in memory.
 """
+
+from datetime import UTC, datetime
+from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
-from fedsec.errors import ConfigError
+from fedsec.errors import ConfigError, PolicyRefusal
+from fedsec.flower import policy_directory
 from fedsec.flower.arrays import pack, unpack
 from fedsec.flower.messages import Heading
 from fedsec.flower.secure_messages import Stage, read_stage
@@ -37,28 +42,25 @@ def secure_mod(plan: FederationPlan) -> Mod:
     """Returns the mod; an update of the app it stands around leaves masked or not at all.
 
     Args:
-        plan: For a Flower app, with secure aggregation in semi-honest mode.
+        plan: For a Flower app, with secure aggregation.
 
     Raises:
         ConfigError: The plan is another one.
     """
-    check_plain(plan)
+    malicious = check_plain(plan) is Mode.MALICIOUS
+    identify = _long_term if malicious else _for_a_round
     turns, code = ContextTurns(plan), coding(plan)
 
     def mod(message: Message, context: Context, app: ClientAppCallable) -> Message:
         """Returns the node's answer; raises as `SecureNode` does."""
-        if read_stage(message.content) is Stage.OFFER:
-            context.state[SIGNER] = ConfigRecord(
-                {_KEY: Ed25519PrivateKey.generate().private_bytes_raw()}
-            )
-        node = SecureNode(plan, Identity(_signer(context)), code, turns)
+        node = SecureNode(plan, identify(message, context), code, turns)
         return node(message, context, app)
 
     return mod
 
 
-def check_plain(plan: FederationPlan) -> None:
-    """Returns when plain Flower can carry out the plan's secure aggregation.
+def check_plain(plan: FederationPlan) -> Mode:
+    """Returns the mode of the plan's secure aggregation, if plain Flower can carry it out.
 
     Raises:
         ConfigError: It cannot; says why.
@@ -71,11 +73,7 @@ def check_plain(plan: FederationPlan) -> None:
             'the plan is for the built-in app; a Flower app needs a plan with app.name other than "'
             f'{plan.app.name}"'
         )
-    if Mode(section.mode) is Mode.MALICIOUS:
-        raise ConfigError(
-            'secure_aggregation.mode = "malicious" needs nodes with enrolled keys and a roster '
-            'signed by the root: run the app over fedsec\'s own nodes, or choose "semi-honest"'
-        )
+    return Mode(section.mode)
 
 
 class ContextTurns:
@@ -136,16 +134,34 @@ class ContextTurns:
             attempt=heading.attempt,
             words=_int(kept, _LENGTH),
             word_bits=_int(kept, _BITS),
+            malicious=Mode(section.mode) is Mode.MALICIOUS,
         )
         assumptions = section.assumptions(self._plan.round.attempts)
         return Setting(session, assumptions, _int(kept, _QUORUM), _int(kept, _MOST))
 
 
-def _signer(context: Context) -> Ed25519PrivateKey:
+def _for_a_round(message: Message, context: Context) -> Identity:
+    """Returns an identity with a key of this round's, which the coordinator vouches for."""
+    if read_stage(message.content) is Stage.OFFER:
+        made = Ed25519PrivateKey.generate().private_bytes_raw()
+        context.state[SIGNER] = ConfigRecord({_KEY: made})
     key = context.state.config_records.get(SIGNER, ConfigRecord()).get(_KEY)
     if not isinstance(key, bytes):
-        return Ed25519PrivateKey.generate()  # no turn is under way; the stage is refused
-    return Ed25519PrivateKey.from_private_bytes(key)
+        return Identity(Ed25519PrivateKey.generate())  # no turn is under way; it is refused
+    return Identity(Ed25519PrivateKey.from_private_bytes(key))
+
+
+def _long_term(_message: Message, context: Context) -> Identity:
+    """Returns the identity that the root vouches for, from the site's policy directory."""
+    named = context.node_config.get(policy_directory.POLICY)
+    if not isinstance(named, str) or not named:
+        raise PolicyRefusal(
+            'secure_aggregation.mode = "malicious" needs a signing key and a roster signed by the '
+            f"root: this node's node_config names no directory with them ({policy_directory.POLICY}"
+            '="/path"); make one with `fedsec roster entry`, or choose "semi-honest"'
+        )
+    held = policy_directory.read(Path(named), context.node_id, now=datetime.now(UTC))
+    return Identity(*held)
 
 
 def _int(record: ConfigRecord, name: str) -> int:

@@ -11,7 +11,7 @@ averages; a rule that compares the nodes' models has nothing to compare. Nodes d
 answer would be a figure of one node. Pass ``evaluate_fn`` to ``start``.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
@@ -36,16 +36,21 @@ class SecureStrategy:
     Args:
         inner: One of Flower's strategies that average, e.g. FedAvg, FedAvgM, FedAdam.
         plan: For a Flower app, with secure aggregation.
+        trusted: Signing keys by node id, from the federation's signed roster: in malicious mode a
+            node that the others would refuse is left out first. None: not known here.
 
     Raises:
         ConfigError: The plan has no secure aggregation.
     """
 
-    def __init__(self, inner: Strategy, plan: FederationPlan) -> None:
+    def __init__(
+        self, inner: Strategy, plan: FederationPlan, trusted: Mapping[int, bytes] | None = None
+    ) -> None:
         if plan.secure_aggregation is None:
             raise ConfigError("the plan has no [secure_aggregation]")
         self._inner = inner
         self._plan = plan
+        self._trusted = trusted
 
     def start(
         self,
@@ -63,7 +68,7 @@ class SecureStrategy:
             StateError: A round came about in none of the plan's attempts.
         """
         return self._inner.start(
-            grid=SummingGrid(grid, self._plan),
+            grid=SummingGrid(grid, self._plan, self._trusted),
             initial_arrays=initial_arrays,
             num_rounds=num_rounds,
             timeout=timeout,
@@ -78,11 +83,15 @@ class SummingGrid(Grid):
     Args:
         grid: Reaches the nodes.
         plan: With secure aggregation.
+        trusted: As of `SecureStrategy`.
     """
 
-    def __init__(self, grid: Grid, plan: FederationPlan) -> None:
+    def __init__(
+        self, grid: Grid, plan: FederationPlan, trusted: Mapping[int, bytes] | None = None
+    ) -> None:
         self._grid = grid
         self._plan = plan
+        self._trusted = trusted
         self._round = 0
         self._sum: SecureSum | None = None
 
@@ -154,7 +163,8 @@ class SummingGrid(Grid):
         told = RecordDict({**dict(content.items()), INSTRUCTION: heading_record(heading)})
         cohort = tuple(sorted(each.metadata.dst_node_id for each in asked))
         if self._sum is None:
-            self._sum = SecureSum(self._plan, Layout.of(model_of(content, "asked")).size)
+            size = Layout.of(model_of(content, "asked")).size
+            self._sum = SecureSum(self._plan, size, self._trusted)
         return self._sum(post, Attempt(self._round, number, cohort, told))
 
     def _answer(self, asked: list[Message], collected: Collected) -> Message:

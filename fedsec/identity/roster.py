@@ -38,7 +38,8 @@ _NUMBER = 48  # bytes of r and of s, over P-384
 _SIGNATURE = 2 * _NUMBER
 _LEAST_MEMBER = 8 + 1 + PUBLIC_BYTES  # bytes
 _LAST_TIME = 253_402_300_799  # 9999-12-31 23:59:59 UTC
-_LAST_ID = 2**63 - 1
+_LAST_SERIAL = 2**63 - 1
+_LAST_ID = 2**64 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Member:
     """One node.
 
     Args:
-        node_id: By which messages name it, 1 to 2^63 - 1.
+        node_id: By which messages name it, 1 to 2^64 - 1.
         spiffe_id: By which its certificates name it.
         signing_key: Ed25519 public key, 32 bytes.
     """
@@ -77,8 +78,10 @@ class Roster:
 
     def __post_init__(self) -> None:
         check_federation(self.federation)
-        if not 0 <= self.serial <= _LAST_ID:
-            raise ConfigError(f"the serial of a roster must be in 0..{_LAST_ID}, got {self.serial}")
+        if not 0 <= self.serial <= _LAST_SERIAL:
+            raise ConfigError(
+                f"the serial of a roster must be in 0..{_LAST_SERIAL}, got {self.serial}"
+            )
         if whole_seconds(self.not_after) != self.not_after:
             raise ConfigError(f"not_after must be in whole seconds, got {self.not_after}")
         if not 1 <= len(self.members) <= MAX_MEMBERS:

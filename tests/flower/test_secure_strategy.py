@@ -189,11 +189,6 @@ def test_an_app_s_unfit_answer_is_said_in_its_reason(answer: object, why: str) -
         )
 
 
-def test_malicious_mode_is_refused_in_plain_flower() -> None:
-    with pytest.raises(ConfigError, match="enrolled keys and a roster"):
-        secure_mod(make_plan('mode = "malicious"\nclip = 1.0'))
-
-
 def test_plans_without_secure_aggregation_are_refused() -> None:
     plan = FederationPlan.parse('schema = 1\nname = "x"\n[app]\nname = "line"')
     with pytest.raises(ConfigError, match=r"no \[secure_aggregation\]"):

@@ -12,6 +12,7 @@ import pytest
 
 from fedsec.errors import IdentityError, StateError
 from fedsec.files import make_private_directory, write_public
+from fedsec.flower import policy_directory
 from fedsec.identity.authorities import Authority, make_root
 from fedsec.identity.roster import Member, Roster, read, sign
 from fedsec.identity.signing import make_signing_key, public_bytes, signing_fingerprint
@@ -158,6 +159,29 @@ def running(enrolled: Place) -> Iterator[Path]:
 def list_of(fedsec: Fedsec, server: Path, path: Path) -> Path:
     path.write_text(fedsec("node", "list", "--json", "--dir", server).out)
     return path
+
+
+def test_nodes_of_plain_flower_get_onto_a_roster(
+    fedsec: Fedsec, enrolled: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDSEC_CA_PASSPHRASE", PASSPHRASE.decode())
+    root = enrolled.layout.directory.parent / "root"
+    lists, file, ids = [], tmp_path / "roster", [4711, 2**64 - 1]
+    for node_id in ids:
+        directory, name = tmp_path / f"policy-{node_id}", f"clinic-{node_id}"
+        words = ("roster", "entry", directory, "--root", root / "root.cert.pem")
+        made = fedsec(*words, "--node-id", str(node_id), "--name", name)
+        assert (made.code, made.err) == (0, "")
+        lists.append(tmp_path / f"{name}.json")
+        lists[-1].write_text(made.out)
+    signed = fedsec("roster", "sign", *lists, "--root", root, "-o", file, "--yes")
+    assert "Signed: 2 nodes of fed.example" in signed.out
+    (tmp_path / "policy-4711" / "roster").write_bytes(file.read_bytes())
+    held = policy_directory.read(tmp_path / "policy-4711", 4711, now=datetime.now(UTC))
+    assert sorted(held.trusted) == ids
+    again = fedsec(*words, "--node-id", "1", "--name", "clinic-1")
+    assert again.code == 2
+    assert "a node keeps its key" in again.err
 
 
 def test_a_roster_is_signed_shown_and_published(

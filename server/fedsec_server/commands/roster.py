@@ -1,9 +1,10 @@
-"""`fedsec roster sign|show|publish`: which nodes there are, signed by the root."""
+"""`fedsec roster sign|show|publish|entry`: which nodes there are, signed by the root."""
 
 import base64
 import binascii
 import sys
 import time
+import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +15,10 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from fedsec.console import Json, emit_json, format_time, safe, say, show, table
 from fedsec.errors import ConfigError
 from fedsec.files import read_public, write_public
+from fedsec.flower import policy_directory
+from fedsec.identity.authorities import federation_of_root
+from fedsec.identity.certificates import load_certificate
+from fedsec.identity.names import Kind, Role, check_name, make_spiffe
 from fedsec.identity.roster import MAX_BYTES, Member, Roster, read, sign
 from fedsec.identity.signing import signing_fingerprint
 from fedsec.wire.generated import admin_pb2 as pb
@@ -44,6 +49,17 @@ joined or was revoked, and before the old one ends; nodes go back to none that i
 """
 
 
+_ENTRY = """\b
+Example, for nodes that Flower's own SuperNode runs; on each node, then where the root lies:
+  fedsec roster entry DIR --root root.cert.pem --node-id 4711 --name clinic-1 > clinic-1.json
+  fedsec roster sign clinic-*.json --root /media/stick/root -o roster
+
+Then put the roster into each node's DIR, as `roster`, and name DIR where the node is started:
+flower-supernode --node-config 'fedsec-policy="DIR"'. Nodes that joined with `fedsec node join` need
+none of this.
+"""
+
+
 class _Listed(BaseModel):
     """A node in the output of `fedsec node list --json`, as far as it matters here."""
 
@@ -64,6 +80,7 @@ def fill(group: typer.Typer) -> None:
     group.command("sign", epilog=_SIGN)(sign_roster)
     group.command("show")(show_roster)
     group.command("publish")(publish)
+    group.command("entry", epilog=_ENTRY)(make_entry)
 
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="The file to write.")]
@@ -83,7 +100,11 @@ LeaveOut = Annotated[
 
 def sign_roster(
     nodes: Annotated[
-        Path, typer.Argument(metavar="NODES", help="The output of `fedsec node list --json`.")
+        list[Path],
+        typer.Argument(
+            metavar="NODES...",
+            help="Output of `fedsec node list --json` or `fedsec roster entry`.",
+        ),
     ],
     *,
     root: Root,
@@ -181,22 +202,60 @@ def publish(
         say(f"Not on it, so of no use where a plan asks for a signed roster: {names}")
 
 
-def _enrolled(path: Path, leave_out: frozenset[str]) -> list[_Listed]:
+def make_entry(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="To be made: what the node will go by.")
+    ],
+    *,
+    root: Annotated[
+        Path,
+        typer.Option(
+            metavar="PEM",
+            show_default=False,
+            help="The root's certificate, after its fingerprint was compared with the holder's.",
+        ),
+    ],
+    node_id: Annotated[
+        int, typer.Option(min=1, show_default=False, help="By which Flower names the node.")
+    ],
+    name: Annotated[str, typer.Option(show_default=False, help="For the root's holder to read.")],
+) -> None:
+    """Make a signing key for a node of plain Flower; print its entry for the list to be signed."""
+    check_name(name)
+    root_pem = read_public(root)
+    federation = federation_of_root(load_certificate(root_pem))
+    public = policy_directory.make(directory, root_pem)
+    entry = _Listed(
+        name=name,
+        state="enrolled",
+        node_id=node_id,
+        spiffe_id=make_spiffe(federation, Kind.NODE, Role.NODE, uuid.uuid4().hex),
+        signing_key=base64.b64encode(public).decode("ascii"),
+    )
+    emit_json([{**entry.model_dump(), "signing_fingerprint": signing_fingerprint(public)}])
+
+
+def _enrolled(paths: list[Path], leave_out: frozenset[str]) -> list[_Listed]:
+    listed = [node for path in paths for node in _listed(path)]
+    where = ", ".join(map(str, paths))
+    unknown = leave_out - {node.name for node in listed}
+    if unknown:
+        raise ConfigError(f"--leave-out: there is no node {', '.join(sorted(unknown))} in {where}")
+    found = [node for node in listed if node.state == "enrolled" and node.name not in leave_out]
+    if not found:
+        raise ConfigError(f"{where} holds no enrolled node")
+    return found
+
+
+def _listed(path: Path) -> list[_Listed]:
     try:
-        listed = _LIST.validate_json(read_public(path, limit=MAX_LIST))
+        return _LIST.validate_json(read_public(path, limit=MAX_LIST))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise ConfigError(
             f"{path} is not the output of `fedsec node list --json`: {where}: {first['msg']}"
         ) from None
-    unknown = leave_out - {node.name for node in listed}
-    if unknown:
-        raise ConfigError(f"--leave-out: there is no node {', '.join(sorted(unknown))} in {path}")
-    found = [node for node in listed if node.state == "enrolled" and node.name not in leave_out]
-    if not found:
-        raise ConfigError(f"{path} holds no enrolled node")
-    return found
 
 
 def _member(node: _Listed) -> Member:
