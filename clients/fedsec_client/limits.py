@@ -1,4 +1,4 @@
-"""What the operating system holds a worker to. Standard library only: it comes before all else.
+"""What the operating system holds a worker to. Nothing heavy is imported: it comes before all else.
 
 A worker calls `confine` as its first act, before it imports an app, so that the limits cover
 the app's imports too. (A function run between fork and exec would be simpler and may deadlock:
@@ -13,6 +13,8 @@ import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+
+from fedsec.allocator import large_pages
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _EASILY_KILLED = "500"  # of 1000: when memory runs out, the worker goes before the agent
@@ -58,7 +60,8 @@ def environment(
     wanted = (*PASSED_ON, *more)
     passed = {name: source[name] for name in wanted if name in source}
     counts = {name: str(threads) for name in THREAD_VARIABLES}
-    return {**passed, **counts, "FLWR_TELEMETRY_ENABLED": "0", "PYTHONUNBUFFERED": "1"}
+    fixed = {"FLWR_TELEMETRY_ENABLED": "0", "PYTHONUNBUFFERED": "1"}
+    return {**passed, **counts, **large_pages(source), **fixed}
 
 
 def confine(*, memory_bytes: int, parent: int) -> None:

@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from fedsec.allocator import keep_freed_memory
 from fedsec_client.agent import Agent, ExitCode
 from fedsec_client.arguments import NodeDirectory
 from fedsec_client.enrolment import Enrolment
@@ -29,6 +30,7 @@ def fill(group: typer.Typer) -> None:
 
 def start(directory: NodeDirectory) -> None:
     """Run the node's agent until it is told to end (SIGTERM or Ctrl-C)."""
+    keep_freed_memory()
     settings = NodeSettings.load(directory)
     with locked(directory):
         enrolment = Enrolment.load(directory)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fedsec.allocator import keep_freed_memory
 from fedsec.console import emit_json, say
 from fedsec.errors import ConfigError, StateError
 from fedsec_server.coordinator import Coordinator, coordinate
@@ -39,6 +40,7 @@ async def serve(directory: Path, *, json: bool = False) -> None:
         StateError: A coordinator of this directory runs already, its database is newer, or a
             second signal ended it.
     """
+    keep_freed_memory()
     layout = find_coordinator(directory)
     with only_one(layout):
         allow_files(load_settings(layout).limits)

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
+from fedsec.allocator import large_pages
 from fedsec.console import safe
 from fedsec.errors import ProtocolError, StateError
 from fedsec.wire.blobs import Blob
@@ -328,7 +329,7 @@ def environment(source: Mapping[str, str]) -> dict[str, str]:
     False
     """
     kept = {name: value for name, value in source.items() if not name.startswith("FEDSEC_")}
-    return {**kept, **_ENVIRONMENT}
+    return {**kept, **large_pages(source), **_ENVIRONMENT}
 
 
 def _signal_name(number: int) -> str:

@@ -78,6 +78,7 @@ def test_secrets_of_the_agent_s_environment_stay_there() -> None:
         "MKL_NUM_THREADS": "4",
         "NUMEXPR_NUM_THREADS": "4",
         "OMP_NUM_THREADS": "4",
+        "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
         "OPENBLAS_NUM_THREADS": "4",
         "FLWR_TELEMETRY_ENABLED": "0",
         "PYTHONUNBUFFERED": "1",
