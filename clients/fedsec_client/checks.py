@@ -4,7 +4,7 @@ import importlib.util
 from datetime import datetime
 from pathlib import Path
 
-from fedsec.data.files import named_files
+from fedsec.data.files import anchored, named_files
 from fedsec.data.settings import CONNECTORS, READERS, read_settings
 from fedsec.errors import ConfigError, FedsecError
 from fedsec.files import check_private_directory
@@ -13,7 +13,7 @@ from fedsec_client.enrolment import Enrolment
 from fedsec_client.findings import Finding, State
 from fedsec_client.rosters import ROSTER, held_roster
 from fedsec_client.settings import App, NodeSettings
-from fedsec_client.site import app_directory, placed
+from fedsec_client.site import app_directory
 
 
 def check_directory(directory: Path, *, now: datetime) -> list[Finding]:
@@ -133,7 +133,7 @@ def _data_set(name: str, settings: NodeSettings, directory: Path) -> Finding:
         detail = f'connector "{data.connector}" is not looked at: it is for {", ".join(own)}'
         return Finding(check, State.NOTE, detail=detail)
     try:
-        files = named_files(read_settings(placed(data, directory)))
+        files = named_files(read_settings(anchored(data.options, directory)))
     except ConfigError as error:
         advice = f"Mend the table [data.{name}] in node.toml, or the files."
         return Finding(check, State.FAILED, "data", f"[data.{name}] {error}", advice)

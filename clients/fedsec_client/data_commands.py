@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedsec.console import Json, emit_json, safe, say, show, table
+from fedsec.data.files import anchored
 from fedsec.data.reference import reference_page
 from fedsec.data.settings import CONNECTORS
 from fedsec.errors import ConfigError, DataError
@@ -19,7 +20,6 @@ from fedsec.files import read_public
 from fedsec.plan import FederationPlan
 from fedsec.plan.federation import MAX_BYTES
 from fedsec_client.settings import FILE_NAME, DataSet, NodeSettings
-from fedsec_client.site import placed
 
 if TYPE_CHECKING:
     from fedsec.data.summary import Summary
@@ -68,7 +68,7 @@ def check(
     from fedsec.data.reading import read  # noqa: PLC0415 - pyarrow; `fedsec node start` comes by
     from fedsec.data.summary import summarise  # noqa: PLC0415
 
-    options = placed(_table(NodeSettings.load(directory), name), directory)
+    options = anchored(_table(NodeSettings.load(directory), name).options, directory)
     try:
         summary = summarise(read(options)[1])
         problems = [] if plan is None else _misfits(plan, options, name)

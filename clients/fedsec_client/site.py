@@ -5,11 +5,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from fedsec.data.settings import CONNECTORS
+from fedsec.data.files import anchored
 from fedsec.errors import ConfigError
 from fedsec.plan import FederationPlan
 from fedsec.secagg.parameters import Minima
-from fedsec_client.settings import DataSet, NodeSettings, PrivacyBudget, Scalar
+from fedsec_client.settings import NodeSettings, PrivacyBudget, Scalar
 
 BUILT_IN_CLIENT = "fedsec_client.client_app:app"
 PLAN_KEY = "fedsec-plan"  # of run_config, for the built-in app
@@ -52,7 +52,7 @@ def site_of(plan: FederationPlan, settings: NodeSettings, node_directory: Path) 
     client, directory, config = BUILT_IN_CLIENT, "", dict(settings.node_config)
     if plan.built_in:
         task, _ = plan.learning
-        options = placed(settings.data[task.data], node_directory)
+        options = anchored(settings.data[task.data].options, node_directory)
         config[DATA_KEY] = json.dumps(options, sort_keys=True)
     else:
         app = settings.apps[plan.app.name]
@@ -69,16 +69,6 @@ def site_of(plan: FederationPlan, settings: NodeSettings, node_directory: Path) 
         ledger=str((node_directory / LEDGER_NAME).absolute()),
         budget=settings.policy.budget,
     )
-
-
-def placed(data: DataSet, node_directory: Path) -> dict[str, object]:
-    """Returns the table of a data set; where its files begin is made absolute."""
-    options = dict(data.options)
-    if data.connector in CONNECTORS:
-        written = options.get("directory", ".")
-        if isinstance(written, str):  # what else it may be is refused where the table is checked
-            options["directory"] = str((node_directory / Path(written).expanduser()).absolute())
-    return options
 
 
 def app_directory(written: str, node_directory: Path) -> Path:

@@ -1,17 +1,19 @@
 """`fedsec robust list`: the rules and pre-aggregations that a plan may name."""
 
+from collections.abc import Iterable
 from dataclasses import fields
 
 import typer
 
 from fedsec.console import Json, emit_json, say, show, table
-from fedsec.plan.robust_rules import TRUSTING
+from fedsec.plan.robust import TRUSTING, parameters
 from fedsec.robust.table import PREMIXES, RULES, PremixEntry, RuleEntry
 
 _LEGEND = """
 n updates of d entries, f of them hostile; C the largest norm of an update, b the buckets, tau the
 radius and L the steps of centred clipping. Sensitivity: the most that the result moves (L2 norm)
 when one update is replaced; a rule without one does not go with central privacy.
+Rules that need a clean root update have robust.root in the plan name data of the coordinator's.
 Which rule to use, and what none of them can do: docs/robust.md.
 """
 
@@ -45,21 +47,24 @@ def list_rules(*, as_json: Json = False) -> None:
 def _rules() -> list[dict[str, object]]:
     return [
         {
-            **_entry(name, entry),
+            **_entry(name, entry, parameters(name)),
             "sensitivity": entry.sensitivity or None,
             "weights": entry.made_by.weighted,
-            "in_plans": name not in TRUSTING,
+            "root": name in TRUSTING,
         }
         for name, entry in RULES.items()
     ]
 
 
 def _premixes() -> list[dict[str, object]]:
-    return [_entry(name, entry) for name, entry in PREMIXES.items()]
+    return [
+        _entry(name, entry, [field.name for field in fields(entry.made_by)])
+        for name, entry in PREMIXES.items()
+    ]
 
 
-def _entry(name: str, entry: RuleEntry | PremixEntry) -> dict[str, object]:
-    own = [field.name for field in fields(entry.made_by) if field.name != "byzantine"]
+def _entry(name: str, entry: RuleEntry | PremixEntry, known: Iterable[str]) -> dict[str, object]:
+    own = [parameter for parameter in known if parameter != "byzantine"]
     return {
         "name": name,
         "paper": entry.paper,

@@ -1,10 +1,10 @@
 """Which files a table names. Light: the node's agent passes by."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from fedsec.data.settings import Columns, Connector, Folder, Idx, Npz
+from fedsec.data.settings import CONNECTORS, Columns, Connector, Folder, Idx, Npz
 from fedsec.errors import DataError
 
 MAX_FILES = 100_000
@@ -35,6 +35,21 @@ def find_files(names: Iterable[str], directory: Path) -> list[Path]:
     twice = _repeated(found)
     if twice is not None:
         raise DataError(f"files: {twice} is named twice; its records would count twice")
+    return found
+
+
+def anchored(options: Mapping[str, object], directory: Path) -> dict[str, object]:
+    """Returns a table ``[data.NAME]`` in which it is absolute where relative names begin.
+
+    Args:
+        options: Of the table.
+        directory: Of whom the settings belong to.
+    """
+    found = dict(options)
+    written = found.get("directory", ".")
+    # What else it may be is refused where the table is checked.
+    if options.get("connector") in CONNECTORS and isinstance(written, str):
+        found["directory"] = str((directory / Path(written).expanduser()).absolute())
     return found
 
 

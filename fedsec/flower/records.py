@@ -12,6 +12,9 @@ from fedsec.files import make_private_directory, write_private
 from fedsec.flower.reporting import Json
 from fedsec.robust.aggregate import Aggregate, Doubles
 
+DIRECTORY = "records"
+"""Of a run, where `RecordFiles` keeps them."""
+
 DIGITS = 6  # significant ones that are kept
 
 
@@ -96,7 +99,22 @@ class RecordFiles:
         if not self.directory.exists():
             make_private_directory(self.directory)
         text = json.dumps(records_json(round_number, records), indent=1)
-        write_private(self.directory / f"round-{round_number:05d}.json", text.encode())
+        write_private(self.directory / file_name(round_number), text.encode())
+
+
+def file_name(round_number: int) -> str:
+    """Returns the name of the file for a round's records."""
+    return f"round-{round_number:05d}.json"
+
+
+def round_of(name: str) -> int | None:
+    """Returns the round whose records a file of that name holds; None: it is another file.
+
+    >>> round_of(file_name(12)), round_of("notes.txt")
+    (12, None)
+    """
+    digits = name.removeprefix("round-").removesuffix(".json")
+    return int(digits) if digits.isdecimal() and name == file_name(int(digits)) else None
 
 
 def _ranks(scores: Doubles) -> list[int | None]:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 
@@ -20,6 +21,9 @@ from fedsec.vectors import Arrays, Vector
 CENTRE = "centre"
 """Name in the memory: where centred clipping starts, the vector that was released last."""
 
+RootUpdate: TypeAlias = Callable[[Attempt], Vector]
+"""From an attempt's model to the update (d,) that clean data of the coordinator's own give."""
+
 THREADS = min(4, os.cpu_count() or 1)
 WEIGHT_CAP = 3.0
 
@@ -35,12 +39,14 @@ class RobustCombination:
         robust: What the plan says.
         by_weight: Whether rows count by what their nodes claim, up to robust.weight_cap.
         chance: Makes the source for rules that draw. Nodes must not be able to foresee it.
+        root: Makes the update that the rule trusts, where it trusts one.
         threads: Over how many the work is spread; the result does not depend on it.
     """
 
     robust: Robust
     by_weight: bool = False
     chance: Callable[[], np.random.Generator] = np.random.default_rng
+    root: RootUpdate | None = None
     threads: int = THREADS
 
     def __call__(self, attempt: Attempt, collected: Collected, memory: Arrays) -> Combined:
@@ -54,11 +60,12 @@ class RobustCombination:
                 collected.failed,
                 collected.rejected,
             )
+        reference = self._reference(attempt, memory)
         try:
-            found = self._aggregate(collected, range(len(collected.rows)), left, memory)
+            found = self._aggregate(collected, range(len(collected.rows)), left, reference)
             records = records_of(collected.groups, found)
             if self.robust.on_suspect == "exclude":
-                found, records = self._excluding(collected, found, records, left, memory)
+                found, records = self._excluding(collected, found, records, left, reference)
         except TooManyFaults as error:
             many = len(hostile) + len(error.excluded)
             text = f"{many} updates cannot be used, robust.byzantine allows {allowed}"
@@ -74,8 +81,18 @@ class RobustCombination:
         """Whether the rule starts where the round before ended."""
         return isinstance(self.robust.pipeline(0).rule, CenteredClipping)
 
+    def _reference(self, attempt: Attempt, memory: Arrays) -> Vector | None:
+        """Returns the vector that the rule starts from or trusts; None where there is none."""
+        if self.root is not None:
+            return self.root(attempt)
+        return memory.get(CENTRE) if self._moves else None
+
     def _aggregate(
-        self, collected: Collected, chosen: Sequence[int], byzantine: int, memory: Arrays
+        self,
+        collected: Collected,
+        chosen: Sequence[int],
+        byzantine: int,
+        reference: Vector | None,
     ) -> Aggregate:
         """Returns what the pipeline makes of the `chosen` rows."""
         self.robust.check(len(chosen), byzantine)
@@ -87,8 +104,8 @@ class RobustCombination:
         elif isinstance(pipeline.rule, Mean) and not pipeline.before:
             options["weights"] = collected.weights[list(chosen)]  # groups by their nodes
             options["weight_cap"] = float(len(chosen))
-        if self._moves and CENTRE in memory:
-            options["reference"] = memory[CENTRE]
+        if reference is not None:
+            options["reference"] = reference
         whole = len(chosen) == len(collected.rows)
         rows = collected.rows if whole else [collected.rows[row] for row in chosen]
         return pipeline(rows, **options)
@@ -99,7 +116,7 @@ class RobustCombination:
         found: Aggregate,
         records: list[NodeRecord],
         left: int,
-        memory: Arrays,
+        reference: Vector | None,
     ) -> tuple[Aggregate, list[NodeRecord]]:
         """Returns the result without the suspects: at most f of them, the farthest ones."""
         distances = np.nan_to_num(found.diagnostics.distances, nan=-1.0)
@@ -110,7 +127,7 @@ class RobustCombination:
         if not worst or len(out) == len(unusable):
             return found, records
         kept = [row for row in range(len(records)) if row not in set(out)]
-        again = self._aggregate(collected, kept, left - len(out), memory)
+        again = self._aggregate(collected, kept, left - len(out), reference)
         rest = records_of([collected.groups[row] for row in kept], again)
         told = dict(zip(kept, rest, strict=True))
         for row in out:

@@ -10,7 +10,7 @@ what the rule sees is how each differs from the model that was sent, so that no 
 what all have in common. Integers and truth values (counters of BatchNorm) stay as they were sent.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -26,10 +26,12 @@ from fedsec.flower.replies import sort_replies
 from fedsec.flower.robust import RobustCombination
 from fedsec.plan import Robust
 from fedsec.plan.reading import list_problems, read_mapping
+from fedsec.plan.robust import TRUSTING
 from fedsec.plan.robust_rules import problems
 from fedsec.vectors import Arrays, Layout, Vector, is_finite, is_longer
 
 SILENT = "no answer in time"
+HERE = "server-app"  # stands where a plan names root data
 SUSPECTS, EXCLUDED = "robust-suspects", "robust-excluded"
 
 
@@ -47,6 +49,8 @@ class RobustFedAvg(Strategy):
         before: Pre-aggregations: names, or tables such as ``{"name": "clip", "norm": 1.0}``.
         options: Parameters of the rule.
         on_suspect: ``"exclude"`` runs the rule again without those that stand out.
+        root: For ``"fltrust"`` and ``"monna"``: trains the model that is sent on clean data of the
+            ServerApp's own, as the nodes do, and returns it.
         inner: Draws nodes and makes messages; Flower's FedAvg as it comes if left out.
 
     Attributes:
@@ -64,6 +68,7 @@ class RobustFedAvg(Strategy):
         before: Sequence[str | dict[str, object]] = (),
         options: dict[str, int | float] | None = None,
         on_suspect: str = "log",
+        root: Callable[[ArrayRecord], ArrayRecord] | None = None,
         inner: FedAvg | None = None,
     ) -> None:
         given = {
@@ -73,13 +78,23 @@ class RobustFedAvg(Strategy):
             "options": options or {},
             "on_suspect": on_suspect,
         }
+        if root is not None:
+            given["root"] = HERE
         robust = read_mapping(Robust, given, what="RobustFedAvg")
+        if robust.rule in TRUSTING and root is None:
+            raise ConfigError(
+                f'RobustFedAvg: "{rule}" trusts an update on clean data: give root, a function '
+                "from the model that is sent to the one trained on them"
+            )
         wrong = [f"{refusal.key.removeprefix('robust.')}: {refusal.reason}"
                  for refusal in problems(robust)]  # fmt: skip
         if wrong:
             raise ConfigError(list_problems("RobustFedAvg", wrong))
         self.records: dict[int, tuple[NodeRecord, ...]] = {}
-        self._combine: Combination = RobustCombination(robust)
+        self._combine: Combination = RobustCombination(
+            robust, root=None if root is None else self._root_update
+        )
+        self._root = root
         self._inner = FedAvg() if inner is None else inner
         self._memory: Arrays = {}
         self._sent: Arrays = {}
@@ -161,6 +176,22 @@ class RobustFedAvg(Strategy):
         weights = np.ones(len(used))
         collected = Collected(rows[: len(used)], groups, weights, (), failed, rejected)
         return collected, list(used.values())
+
+    def _root_update(self, _attempt: Attempt) -> Vector:
+        """Returns what the ServerApp's own data change about the model that was sent.
+
+        Raises:
+            ConfigError: It is not that model any more, or not finite.
+        """
+        if self._root is None:
+            raise ConfigError("there is no root")
+        sent = ArrayRecord({name: pack(array) for name, array in self._sent.items()})
+        trained = {name: array.numpy() for name, array in self._root(sent).items()}
+        layout = Layout.of(self._sent)
+        update: Vector = layout.flatten(trained) - layout.flatten(self._sent)
+        if not is_finite(update):
+            raise ConfigError("root returned a model that is not finite")
+        return update
 
     def _moved(self, layout: Layout, update: Vector) -> ArrayRecord:
         changes = layout.unflatten(update)

@@ -13,7 +13,7 @@ from fedsec.flower.combination import Combination, OverPopulation, Weighted
 from fedsec.flower.draws import Draw, Poisson, Ranked
 from fedsec.flower.private import Central
 from fedsec.flower.publishing import Publish
-from fedsec.flower.robust import RobustCombination
+from fedsec.flower.robust import RobustCombination, RootUpdate
 from fedsec.flower.secure_sum import SecureSum
 from fedsec.flower.strategy import FedAdam, FedAvg, FedAvgM, ServerOptimizer, Weighting
 from fedsec.plan import FederationPlan, Training
@@ -87,6 +87,7 @@ def combination(
     chance: Callable[[], np.random.Generator] = np.random.default_rng,
     publish: Publish | None = None,
     source: Keystream | None = None,
+    root: RootUpdate | None = None,
 ) -> Combination:
     """Returns what is made of the rows.
 
@@ -95,9 +96,11 @@ def combination(
         chance: Makes a rule's source of chance; anew from the system, except in simulations.
         publish: How noised aggregates get out, where the coordinator adds the noise.
         source: Of that noise; anew from the system, except in simulations.
+        root: Makes the update on the coordinator's own data that a rule trusts.
 
     Raises:
-        ConfigError: The plan asks for privacy, and there is no way to publish.
+        ConfigError: The plan asks for privacy, and there is no way to publish; or for a root
+            update, and there is nobody who makes it.
     """
     if plan.privacy is not None and plan.privacy.model == "central":
         if publish is None:
@@ -107,8 +110,13 @@ def combination(
         return OverPopulation(population(plan))  # of what the nodes have noised
     if plan.robust is None:
         return Weighted()
+    if plan.robust.root is not None and root is None:
+        raise ConfigError(
+            f'robust.root = "{plan.robust.root}" names data that a coordinator has ([data.NAME] in '
+            "its server.toml), and there is none here"
+        )
     by_weight = plan.learning[1].weighting == "examples"
-    return RobustCombination(plan.robust, by_weight=by_weight, chance=chance)
+    return RobustCombination(plan.robust, by_weight=by_weight, chance=chance, root=root)
 
 
 def drawing(plan: FederationPlan) -> Draw:

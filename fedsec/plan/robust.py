@@ -32,6 +32,10 @@ RuleName: TypeAlias = Literal[
     "fltrust",
 ]
 _MANY = 100_000
+TRUSTING = frozenset({"monna", "fltrust"})
+"""Rules that go by an update which the coordinator makes on clean data of its own."""
+
+DataName: TypeAlias = Annotated[str, pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 
 
 def _by_name(given: object) -> object:
@@ -100,6 +104,9 @@ class Robust(Section):
         options: Parameters of the rule, e.g. ``keep = 5`` for ``"multi-krum"``.
         on_suspect: ``"log"``: nodes that stand out are named in the results. ``"exclude"``: the
             rule runs once more without their updates of this round.
+        root: Of ``"fltrust"`` and ``"monna"``, which trust it: clean data of the coordinator's, by
+            the name of a table ``[data.NAME]`` in its `server.toml`. In each round it trains on
+            them as a node would.
         weight_cap: With training.weighting = ``"examples"``: no node counts for more than so many
             times an equal share; 3 if left out.
     """
@@ -115,6 +122,7 @@ class Robust(Section):
     ] = ()
     options: Scalars = Options()
     on_suspect: Literal["log", "exclude"] = "log"
+    root: DataName | None = None
     weight_cap: Annotated[float, pydantic.Field(ge=1, le=_MANY)] | None = None
 
     def count(self, drawn: int) -> int:
@@ -153,9 +161,10 @@ def sentence(robust: Robust) -> str:
     withstands = f"withstands {hostile if robust.rule != 'mean' else 'no hostile node'}"
     what = "left out of their round" if robust.on_suspect == "exclude" else "named"
     stages = [*map(str, robust.before), rule]
-    return f"{', then '.join(stages)}; {withstands}; suspects are {what}"
+    trusts = "" if robust.root is None else f" trusting the coordinator's data {robust.root}"
+    return f"{', then '.join(stages)}{trusts}; {withstands}; suspects are {what}"
 
 
 def parameters(rule: str) -> dict[str, Field[Any]]:
-    """Returns the parameters of `rule` by name."""
-    return {field.name: field for field in fields(RULES[rule].made_by)}
+    """Returns the parameters of `rule` by name; rows have no order that a plan could go by."""
+    return {field.name: field for field in fields(RULES[rule].made_by) if field.name != "trusted"}

@@ -1,26 +1,17 @@
 """What may not stand in `[robust]`, or beside it, and why; listed in `fedsec.plan.compat`."""
 
-import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import MISSING
 from typing import TYPE_CHECKING, get_args
 
 from fedsec.errors import ConfigError
 from fedsec.plan.privacy import population
 from fedsec.plan.refusal import Refusal
-from fedsec.plan.robust import Robust, parameters
+from fedsec.plan.robust import TRUSTING, Robust, parameters
 from fedsec.robust.table import RULES
 
 if TYPE_CHECKING:
     from fedsec.plan.federation import FederationPlan
-
-TRUSTING: Mapping[str, str] = types.MappingProxyType(
-    {
-        "monna": "trusts the update of one node",
-        "fltrust": "needs an update of the coordinator's own, on clean data",
-    }
-)
-"""Rules for which a plan has no key yet, with what they need."""
 
 
 def robust_rules(plan: "FederationPlan") -> Iterator[Refusal]:
@@ -39,6 +30,7 @@ def robust_rules(plan: "FederationPlan") -> Iterator[Refusal]:
     yield from wrong or _promise(plan, robust)
     yield from _weights(plan, robust)
     yield from _one_sum(plan, robust)
+    yield from _bare_root(plan, robust)
     if not wrong:
         yield from _central(plan, robust)
 
@@ -55,12 +47,15 @@ def problems(robust: Robust) -> list[Refusal]:
 
 
 def _trusting(robust: Robust) -> Iterator[Refusal]:
-    if robust.rule in TRUSTING:
+    if robust.rule in TRUSTING and robust.root is None:
         yield Refusal(
-            "robust.rule",
-            f'"{robust.rule}" {TRUSTING[robust.rule]}, which a plan cannot name; '
-            "use it from a ServerApp of your own (fedsec.robust)",
+            "robust.root",
+            f'missing: "{robust.rule}" trusts an update that the coordinator makes on clean data '
+            "of its own; name a table [data.NAME] of its server.toml",
         )
+    if robust.rule not in TRUSTING and robust.root is not None:
+        known = " and ".join(f'"{name}"' for name in sorted(TRUSTING))
+        yield Refusal("robust.root", f'"{robust.root}" is read by {known} only')
 
 
 def _stages(robust: Robust) -> Iterator[Refusal]:
@@ -133,6 +128,16 @@ def _one_sum(plan: "FederationPlan", robust: Robust) -> Iterator[Refusal]:
             "robust.rule",
             f'"{robust.rule}" needs the update of each node, and with {hidden} the coordinator '
             "sees one sum; leave one of the two out",
+        )
+
+
+def _bare_root(plan: "FederationPlan", robust: Robust) -> Iterator[Refusal]:
+    """The root data shape every round, and no node's noise covers them."""
+    if robust.root is not None and plan.privacy is not None:
+        yield Refusal(
+            "robust.root",
+            f'"{robust.root}": the model would tell of these records without any noise that covers '
+            "them, beside a [privacy] that promises it for the nodes'; leave one of the two out",
         )
 
 

@@ -23,6 +23,7 @@ from fedsec.wire.services import ADMIN, check_complete
 from fedsec_server.authorities import Authorities
 from fedsec_server.events import PAGE, Recorder, run_subject
 from fedsec_server.layout import Layout
+from fedsec_server.node_records import find_records, reply
 from fedsec_server.people_desk import MAX_REASON, PeopleDesk
 from fedsec_server.roles import ROLES
 from fedsec_server.rosters import publish
@@ -114,6 +115,7 @@ class AdminService:
             "ShowRun": unary(pb.ShowRunRequest, self._show_run),
             "WatchRun": server_stream(pb.WatchRunRequest, self._watch_run),
             "StopRun": unary(pb.StopRunRequest, self._stop_run),
+            "ShowRecords": unary(pb.ShowRecordsRequest, self._show_records),
             "FetchModel": server_stream(pb.FetchModelRequest, self._fetch_model),
         }
         long_lived = {"WatchRun", "FetchModel"}
@@ -281,6 +283,20 @@ class AdminService:
     async def _stop_run(self, call: Call, request: pb.StopRunRequest) -> pb.StopRunReply:
         state = await self.runs.stop(request.run_id, call.caller().spiffe_id)
         return pb.StopRunReply(state=state)
+
+    async def _show_records(
+        self, call: Call, request: pb.ShowRecordsRequest
+    ) -> pb.ShowRecordsReply:
+        found = await asyncio.to_thread(
+            find_records, self.store, self.layout, request.run_id, request.round
+        )
+        if found.withheld:  # who has seen what the plan keeps from everybody else
+            detail = {"by": call.caller().spiffe_id, "round": found.round}
+            subject = run_subject(request.run_id)
+            await asyncio.to_thread(
+                self.recorder.record, "records-read", subject, detail, request.run_id
+            )
+        return reply(found)
 
     async def _fetch_model(self, call: Call, request: pb.FetchModelRequest) -> None:
         run = await asyncio.to_thread(self.store.run, request.run_id)

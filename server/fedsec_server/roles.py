@@ -1,8 +1,8 @@
 """Who may call what: one table for every RPC of every service. What has no row is refused.
 
 admin     everything that people may do: nodes and people come and go by an admin alone
-operator  runs: submits, stops, takes models; sees everything
-auditor   sees everything, changes nothing, takes no model
+operator  runs: submits, stops, takes models and records of nodes; sees everything
+auditor   sees everything that no plan withholds, changes nothing, takes no model
 node      the fleet listener, and nothing else
 """
 
@@ -31,6 +31,7 @@ ROLES: dict[str, frozenset[Role]] = {
     "/fedsec.v1.Admin/WatchRun": _PEOPLE,
     "/fedsec.v1.Admin/StopRun": _OPERATORS,
     "/fedsec.v1.Admin/FetchModel": _OPERATORS,
+    "/fedsec.v1.Admin/ShowRecords": _OPERATORS,
     "/fedsec.v1.Fleet/Session": _NODES,
     "/fedsec.v1.Fleet/Fetch": _NODES,
     "/fedsec.v1.Fleet/Store": _NODES,

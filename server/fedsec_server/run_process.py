@@ -34,6 +34,7 @@ from fedsec_server.grid import FleetGrid, RunStopped
 
 START_S = 60.0  # within which the coordinator says what to run
 PLAN_KEY, DIRECTORY_KEY, ROSTER_KEY = "fedsec-plan", "fedsec-directory", "fedsec-roster"
+ROOT_KEY = "fedsec-root"
 
 _LOG = logging.getLogger("fedsec.run")
 _PR_SET_PDEATHSIG = 1
@@ -99,6 +100,8 @@ def load_app(start: RunStart, plan: FederationPlan) -> tuple[ServerApp, UserConf
         if start.member:
             keys = {str(each.node_id): each.signing_key.hex() for each in start.member}
             config[ROSTER_KEY] = json.dumps(keys)
+        if start.root_data:
+            config[ROOT_KEY] = start.root_data
         return flwr_apps.load_server_app(start.app), config
     if not start.app_directory:
         return (

@@ -9,6 +9,7 @@ running is failed then, with the reason.
 """
 
 import asyncio
+import json
 import logging
 import time
 from collections import deque
@@ -16,6 +17,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+from fedsec.data.files import anchored
 from fedsec.errors import ConfigError, FedsecError, StateError
 from fedsec.files import make_private_directory, write_private
 from fedsec.plan import FederationPlan
@@ -92,12 +94,13 @@ class RunManager:
             by: SPIFFE id of who submits it.
 
         Raises:
-            ConfigError: The plan is wrong, or names an app that is not installed here.
+            ConfigError: The plan is wrong, or names an app or root data that are not here.
             StateError: The coordinator is shutting down, too many runs are queued, or the plan
                 needs a signed roster and there is none that holds.
         """
         plan = await asyncio.to_thread(FederationPlan.parse, plan_toml)  # it may take its time
         self._app(plan)
+        self._root_data(plan)
         await asyncio.to_thread(self._roster, plan)
         if self._closing:
             raise StateError("the coordinator is shutting down; submit the plan when it is back")
@@ -181,6 +184,20 @@ class RunManager:
             return None
         return required(self._layout, now=datetime.fromtimestamp(self._clock(), UTC))
 
+    def _root_data(self, plan: FederationPlan) -> str:
+        """Returns the table of the data that the plan's rule trusts, as JSON; "" where none."""
+        name = plan.robust.root if plan.robust is not None else None
+        if name is None:
+            return ""
+        if name not in self._settings.data:
+            names = ", ".join(sorted(self._settings.data)) or "none"
+            raise ConfigError(
+                f"robust.root: this coordinator has no data {name!r}; it has: {names}. An operator "
+                f"adds [data.{name}] to server.toml"
+            )
+        options = self._settings.data[name].options
+        return json.dumps(anchored(options, self._layout.directory), sort_keys=True)
+
     def _create(self, plan: FederationPlan, plan_toml: str, by: str) -> RunRecord:
         """Makes the run's row and directory. In the journal's thread."""
         run = self._store.create_run(
@@ -234,6 +251,7 @@ class RunManager:
             directory=str(self._layout.run(run.run_id).resolve()),
             app_directory=app_directory,
             app=app,
+            root_data=self._root_data(plan),
             member=[Peer(node_id=node, signing_key=key) for node, key in keys.items()],
             ledger=PrivacyLedger(
                 path=str(self._layout.ledger.resolve()),

@@ -2,6 +2,7 @@
 
 It reads the plan from ``run_config["fedsec-plan"]`` and keeps models under
 ``run_config["fedsec-directory"]``, in ``models/``; without a directory it keeps none and says so.
+Data that a rule trusts are named by ``run_config["fedsec-root"]``.
 """
 
 import json
@@ -13,10 +14,12 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedsec import __version__
 from fedsec.artifacts import write_model
-from fedsec.errors import ConfigError
+from fedsec.errors import ConfigError, DataError
 from fedsec.flower.publishing import DIRECTORY_KEY, take_on
-from fedsec.flower.records import NodeRecord, RecordFiles
+from fedsec.flower.records import DIRECTORY, NodeRecord, RecordFiles
 from fedsec.flower.reporting import MODEL, NOTE, Reporter, reporter_of
+from fedsec.flower.robust import RootUpdate
+from fedsec.flower.root import RootTraining
 from fedsec.flower.rounds import Evaluation, Rounds
 from fedsec.flower.strategy import ServerState
 from fedsec.flower.table import ALGORITHMS, collection, combination
@@ -25,7 +28,7 @@ from fedsec.tasks.arrays import get_arrays, set_arrays
 from fedsec.tasks.table import load_task
 from fedsec.tasks.task import Task, evaluate
 
-PLAN_KEY, ROSTER_KEY = "fedsec-plan", "fedsec-roster"
+PLAN_KEY, ROSTER_KEY, ROOT_KEY = "fedsec-plan", "fedsec-roster", "fedsec-root"
 
 app = ServerApp()
 
@@ -57,7 +60,7 @@ def main(grid: Grid, context: Context) -> None:
         collect=collection(plan, state.layout.size, roster_keys(context)),
         evaluation=central_evaluation(plan, task),
         keep_records=records_keeper(plan, context),
-        combine=combination(plan, publish=publish),
+        combine=combination(plan, publish=publish, root=root_update(plan, task, context)),
     )
     keep = keeper(plan, context, reporter)
     rounds.wait_for(plan.nodes.min_available)
@@ -77,6 +80,27 @@ def roster_keys(context: Context) -> dict[int, bytes] | None:
         return {int(node): bytes.fromhex(key) for node, key in json.loads(str(text)).items()}
     except (ValueError, AttributeError, TypeError) as error:
         raise ConfigError(f"run_config[{ROSTER_KEY!r}] is no object of keys by node id") from error
+
+
+def root_update(plan: FederationPlan, task: Task, context: Context) -> RootUpdate | None:
+    """Returns what makes the update that the plan's rule trusts; None where it trusts none.
+
+    The data's table is JSON in ``run_config["fedsec-root"]``; they are read once, here.
+
+    Raises:
+        ConfigError: The table is wrong.
+        DataError: The data cannot be used.
+    """
+    text = context.run_config.get(ROOT_KEY)
+    name = plan.robust.root if plan.robust is not None else None
+    if name is None or text is None:
+        return None
+    try:
+        return RootTraining(plan, task, task.load(json.loads(str(text))).train)
+    except DataError as error:
+        raise DataError(error.detail, name) from error
+    except (ConfigError, ValueError) as error:
+        raise ConfigError(f"[data.{name}] {error}") from error
 
 
 def run(
@@ -126,7 +150,7 @@ def records_keeper(
         return None
     directory = context.run_config.get(DIRECTORY_KEY)
     return (
-        RecordFiles(Path(str(directory)) / "records") if directory else lambda _round, _told: None
+        RecordFiles(Path(str(directory)) / DIRECTORY) if directory else lambda _round, _told: None
     )
 
 

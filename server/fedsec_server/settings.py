@@ -3,6 +3,7 @@
 The file is written by ``fedsec server init`` with every key, its default and what it does.
 """
 
+import json
 import string
 from collections.abc import Mapping
 from datetime import timedelta
@@ -154,6 +155,30 @@ class AppSettings(_Table):
         return self
 
 
+class RootData(BaseModel):
+    """Clean data of the coordinator's own. All but `connector` is for the task that reads it."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+
+    connector: Annotated[str, Field(min_length=1, max_length=200)]
+
+    @model_validator(mode="after")
+    def _as_json(self) -> Self:
+        try:
+            json.dumps(self.options, allow_nan=False)
+        except (TypeError, ValueError):
+            raise ValueError(
+                "holds a date, a time or a number that is not finite; write text"
+            ) from None
+        return self
+
+    @property
+    def options(self) -> Mapping[str, object]:
+        """Every key of the table, `connector` too."""
+        more: dict[str, object] = self.model_extra or {}
+        return {"connector": self.connector, **more}
+
+
 class ServerSettings(_Table):
     """All of `server.toml`.
 
@@ -163,6 +188,8 @@ class ServerSettings(_Table):
         also: Further names and addresses for its certificate.
         invite_valid_h: Hours for which an invite can be used.
         apps: By the name that plans use.
+        data: What the coordinator itself trains on for rules that trust it, by the name that plans
+            use.
     """
 
     federation: Federation
@@ -175,6 +202,9 @@ class ServerSettings(_Table):
     limits: Limits = Limits()
     privacy: Privacy = Privacy()
     apps: Mapping[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")], AppSettings] = {}
+    data: Mapping[
+        Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")], RootData
+    ] = {}
 
     @classmethod
     def parse(cls, toml_text: str) -> "ServerSettings":
@@ -314,4 +344,12 @@ admin = "$admin"
 # directory = "/srv/apps/my-app"
 # [apps.other]
 # server = "my_package.server_app:app"
+
+# Clean data of the coordinator's own. For rules that trust it ("fltrust", "monna") it trains on
+# them in each round, as a node would; a plan names them as robust.root. The keys are those of a
+# node's data sets (`fedsec node data reference`); relative names begin in this directory.
+# [data.clean]
+# connector = "csv"
+# files = ["clean.csv"]
+# label = "outcome"
 """)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from fedsec.cli import run
-from fedsec.plan.robust_rules import TRUSTING
+from fedsec.plan.robust import TRUSTING
 from fedsec.robust import PREMIXES, RULES
 
 
@@ -29,7 +29,8 @@ def test_as_json_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(capsys.readouterr().out)
     rules = {rule["name"]: rule for rule in found["rules"]}
     assert list(rules) == list(RULES)
-    assert [name for name, rule in rules.items() if not rule["in_plans"]] == list(TRUSTING)
+    assert {name for name, rule in rules.items() if rule["root"]} == TRUSTING
+    assert rules["monna"]["parameters"] == []
     assert [n for n, rule in rules.items() if rule["weights"]] == [
         "mean",
         "trimmed-mean",

@@ -1,5 +1,6 @@
 """Ten real nodes over mutual TLS, three of which lie: the mean is lost, a robust rule is not."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +35,15 @@ deadline_s = 100
 evaluate_every = 10
 """
 ROBUST = '[robust]\nrule = "trimmed-mean"\nbyzantine = 3\nbefore = ["nnm"]\n'
+TRUSTING = '[robust]\nrule = "fltrust"\nbyzantine = 3\nroot = "clean"\n'
+CLEAN = """
+[data.clean]
+connector = "digits"
+split = "iid"
+partition = 0
+partitions = 10
+seed = 5
+"""
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +62,15 @@ def federation(tmp_path_factory: pytest.TempPathFactory, den: Path) -> Iterator[
         )
 
     directory = tmp_path_factory.mktemp("byzantine") / "federation"
-    with LoopbackFederation(directory, environment=pulls.ENVIRONMENT) as made:
+    made = LoopbackFederation(directory, environment=pulls.ENVIRONMENT)
+    try:
+        made.make()
+        made.change_settings(made.layout.settings.read_text("utf-8") + CLEAN)
+        made.start_coordinator()
         made.add_nodes(10, settings)
         yield made
+    finally:
+        made.end()
 
 
 def train(federation: LoopbackFederation, plan: str) -> tuple[int, list[dict]]:
@@ -81,3 +97,26 @@ def test_three_liars_of_ten_spoil_the_mean_and_not_the_robust_rule(
     command = ("run", "watch", str(run_id), "--dir", federation.layout.directory)
     (named,) = [line for line in fedsec(*command).splitlines() if line.startswith("stand out")]
     assert {word for word in re.split(r"[ ;]+", named) if word.startswith("node-")} == LIARS
+
+
+def test_clean_data_at_the_coordinator_tell_liars_and_operators_see_how(
+    federation: LoopbackFederation, den: Path, tmp_path: Path
+) -> None:
+    (den / "attack").write_text("1")
+    run_id, _ = train(
+        federation, PLAN.format(rounds=2, quorum=9).replace("every = 10", "every = 2") + TRUSTING
+    )
+    at = ("--dir", str(federation.layout.directory))
+    for role in ("operator", "auditor"):
+        fedsec("person", "add", role, "--role", role, "-o", tmp_path / role, *at)
+    as_operator = ("--credentials", str(tmp_path / "operator"))
+    found = json.loads(fedsec("run", "records", str(run_id), "--json", *as_operator))
+    names = {str(node): name for name, node in federation.node_ids().items()}
+    weights = {names[node]: row.get("weight") for row in found["rows"] for node in row["nodes"]}
+    assert len(weights) == 10
+    assert not weights["node-7"]  # it points away from the clean data
+    assert weights["node-8"] is None  # not finite
+    assert all(weights[f"node-{honest}"] > 0 for honest in range(7))
+    as_auditor = ("--credentials", str(tmp_path / "auditor"))
+    refused = fedsec("run", "records", str(run_id), *as_auditor, code=2)
+    assert "ShowRecords is for admin, operator, not for auditor" in refused

@@ -174,3 +174,38 @@ def test_the_package_has_it_by_name_and_nothing_else() -> None:
     assert fedsec.flower.RobustFedAvg is RobustFedAvg
     with pytest.raises(AttributeError, match="has no attribute 'Robust'"):
         _ = fedsec.flower.Robust  # type: ignore[attr-defined]  # that is the point
+
+
+@pytest.mark.parametrize(("rule", "liars"), [("fltrust", 5), ("monna", 3)])
+def test_an_update_of_its_own_is_trusted_against_liars(rule: str, liars: int) -> None:
+    asked: list[ArrayRecord] = []
+
+    def root(sent: ArrayRecord) -> ArrayRecord:
+        asked.append(sent)
+        return record(moved(np.ones(7)))
+
+    apps = [answering(moved(np.full(7, 1 + 0.1 * i))) for i in range(7 - liars)]
+    apps += [answering(moved(np.full(7, -5.0)))] * liars
+    found, _ = aggregated(robust(rule, liars, root=root), apps)
+    (sent,) = asked
+    assert list(sent) == list(START)
+    np.testing.assert_allclose(found["w"] - START["w"], 1, atol=0.2)
+
+
+def test_whom_a_rule_trusts_is_asked_for_by_name() -> None:
+    with pytest.raises(ConfigError, match='RobustFedAvg: "fltrust" trusts an update on clean data'):
+        RobustFedAvg("fltrust", 1)
+    with pytest.raises(ConfigError, match='root: "server-app" is read by "fltrust" and "monna" on'):
+        RobustFedAvg("median", 1, root=lambda sent: sent)
+
+
+@pytest.mark.parametrize(
+    ("trained", "sentence"),
+    [
+        ({"w": START["w"]}, "array names differ: missing"),
+        (moved(np.full(7, np.nan)), "root returned a model that is not finite"),
+    ],
+)
+def test_a_root_that_returns_no_such_model_ends_the_round(trained: Model, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        aggregated(robust("fltrust", 1, root=lambda _: record(trained)), honest())

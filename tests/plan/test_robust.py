@@ -113,8 +113,18 @@ def test_every_rule_can_be_had_from_a_plan(rule: str) -> None:
             'rule = "median"\nbyzantine = 2\nbefore = [{ name = "bucketing", size = 3 }]',
             "bucketing: 10 updates are too few for byzantine = 2: need n >= 2*3*f+1 = 13",
         ),
-        ('rule = "fltrust"\nbyzantine = 1', '"fltrust" needs an update of the coordinator\'s own'),
-        ('rule = "monna"\nbyzantine = 1', '"monna" trusts the update of one node'),
+        ('rule = "fltrust"\nbyzantine = 1', 'robust.root: missing: "fltrust" trusts an update'),
+        ('rule = "monna"\nbyzantine = 1', 'robust.root: missing: "monna" trusts an update that'),
+        (
+            'rule = "median"\nbyzantine = 1\nroot = "clean"',
+            'robust.root: "clean" is read by "fltrust" and "monna" only',
+        ),
+        ('rule = "monna"\nbyzantine = 1\nroot = "../x"', 'robust.root = "../x": allowed'),
+        (
+            'rule = "monna"\nbyzantine = 1\nroot = "x"\noptions = { trusted = 0 }',
+            'robust.options.trusted: unknown; "monna" knows: none',
+        ),
+        ('rule = "monna"\nbyzantine = 5\nroot = "x"', "need n >= 2f+1 = 11"),
         (
             'rule = "centered-clipping"\nbyzantine = 1',
             'robust.options.radius: missing: "centered-clipping" needs it',
@@ -202,6 +212,10 @@ def test_the_digest_of_a_plan_without_it_is_what_it_was() -> None:
             'rule = "multi-krum"\nbyzantine = 0.2\noptions = { keep = 4 }\non_suspect = "exclude"',
             "multi-krum (keep 4); withstands 0.2 times the nodes; suspects are left out of their round",
         ),
+        (
+            'rule = "fltrust"\nbyzantine = 7\nroot = "x"',
+            "fltrust trusting the coordinator's data x; withstands 7 of the nodes; suspects are named",
+        ),
         ('rule = "mean"\nbyzantine = 1', "mean; withstands no hostile node; suspects are named"),
     ],
 )
@@ -251,6 +265,14 @@ clip = 1.0
             '"median" needs the update of each node, and with [secure_aggregation] the coordinator',
         ),
         ('rule = "mean"\nbyzantine = 0\nbefore = ["arc"]' + SECURE, '"mean" needs the update of'),
+        (
+            'rule = "fltrust"\nbyzantine = 2\nroot = "clean"' + CENTRAL.replace("central", "local"),
+            'robust.root: "clean": the model would tell of these records without any noise',
+        ),
+        (
+            'rule = "fltrust"\nbyzantine = 2\nroot = "clean"' + SECURE,
+            '"fltrust" needs the update of each node',
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused_with_the_reason(text: str, reason: str) -> None:

@@ -4,13 +4,15 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import timedelta
 from pathlib import Path
 
 import grpc
 import pytest
 
+from fedsec.files import write_private
+from fedsec.flower.records import NodeRecord, RecordFiles
 from fedsec.identity.names import Kind, Role
 from fedsec.identity.principals import principal_of
 from fedsec.wire.generated import admin_pb2 as pb
@@ -358,6 +360,78 @@ def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
             status, told = await refused(here.ask("FetchModel", request, pb.ModelChunk))
             assert status is STATE
             assert "has stored no model yet" in told
+
+    run(main())
+
+
+def test_records_of_nodes_are_for_operators_and_those_withheld_are_noted(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with desk(tmp_path) as here:
+            open_run, private = await submitted(here), await submitted(here)
+            told: dict[str, object] = {
+                "round": 1,
+                "nodes": [
+                    {"nodes": [2**63 + 5], "weight": 0.5, "rank": 1, "norm": 2.0, "cosine": -0.25},
+                    {"nodes": [7], "excluded": "not-finite: 1 of 3", "weight": True, "rank": -1},
+                    "no record",
+                ],
+            }
+            for number in (1, 2):
+                here.store.append_event(
+                    "nodes", "", {**told, "round": number}, at=1.0, run_id=open_run
+                )
+            RecordFiles(here.layout.run(private) / "records")(3, [NodeRecord((9,), norm=1.5)])
+
+            async def ask(run_id: int, number: int = 0) -> pb.ShowRecordsReply:
+                request = pb.ShowRecordsRequest(run_id=run_id, round=number)
+                return await here.ask(
+                    "ShowRecords", request, pb.ShowRecordsReply, role=Role.OPERATOR
+                )
+
+            assert (await ask(open_run)).round == 2
+            reply = await ask(open_run, 1)
+            assert (reply.round, reply.withheld) == (1, False)
+            first, second = reply.row
+            assert list(first.node_id) == [2**63 + 5]
+            assert (first.weight, first.rank, first.norm, first.cosine) == (0.5, 1, 2.0, -0.25)
+            assert second.excluded == "not-finite: 1 of 3"
+            assert not second.HasField("rank")
+            assert not [e for e in here.store.events() if e.kind == "records-read"]
+
+            reply = await ask(private)
+            assert (reply.round, reply.withheld, reply.row[0].norm) == (3, True, 1.5)
+            detail = await here.detail_of("records-read")
+            assert detail == {"by": "spiffe://fed.example/person/operator/ann", "round": 3}
+
+            for run_id, number in ((open_run, 9), (private, 1), (77, 0)):
+                status, sentence = await refused(ask(run_id, number))
+                assert status is STATE
+                assert "has no records of nodes of round" in sentence or "no run 77" in sentence
+            request = pb.ShowRecordsRequest(run_id=private)
+            status, _ = await refused(
+                here.ask("ShowRecords", request, pb.ShowRecordsReply, role=Role.AUDITOR)
+            )
+            assert status is grpc.StatusCode.PERMISSION_DENIED
+
+    run(main())
+
+
+@pytest.mark.parametrize("content", [b"{", b"[1]", b'{"round": 1, "nodes": 5}', b"[" * 100_000])
+def test_a_file_that_holds_no_records_harms_nobody(tmp_path: Path, content: bytes) -> None:
+    """The run's process may write anything into its directory."""
+
+    async def main() -> None:
+        async with desk(tmp_path) as here:
+            run_id = await submitted(here)
+            records = here.layout.run(run_id) / "records"
+            RecordFiles(records)(1, [])
+            write_private(records / "round-00001.json", content)
+            (records / "round-x.json").write_bytes(b"")
+            request = pb.ShowRecordsRequest(run_id=run_id)
+            with suppress(grpc.aio.AioRpcError):
+                reply = await here.ask("ShowRecords", request, pb.ShowRecordsReply)
+                assert not reply.row
+            await here.ask("Status", pb.StatusRequest(), pb.StatusReply)
 
     run(main())
 

@@ -1,6 +1,7 @@
 """People and runs: commands as typed, against a coordinator in its own process."""
 
 import json
+import re
 import signal
 import socket
 import stat
@@ -193,8 +194,10 @@ def ended(place: Place, server: Path) -> int:
     details: list[tuple[str, dict[str, object]]] = [
         ("round", {"round": 1, "answered": [5, 6], "train_loss": 2.0, "seconds": 0.5}),
         ("round", {"round": 2, "answered": [5], "failed": {"6": "gone\x1b[2J"}, "loss": 0.25}),
+        ("nodes", {"round": 2, "nodes": [{"nodes": [5], "weight": 1.0, "rank": 1, "norm": 2.0},
+                                         {"nodes": [6], "excluded": "bad\x1b[2J"}]}),
         ("model", {"round": 2, "path": "models/round-00002.safetensors"}),
-    ]
+    ]  # fmt: skip
     for kind, detail in details:
         store.append_event(kind, f"run {run.run_id}", detail, at=2.0, run_id=run.run_id)
     store.set_run_round(run.run_id, 2)
@@ -219,12 +222,12 @@ def test_a_run_is_listed_shown_and_watched(fedsec: Fedsec, server: Path, ended: 
     lines = [
         json.loads(line) for line in fedsec("run", "watch", ended, *at, "--json").out.splitlines()
     ]
-    assert [next(iter(line)) for line in lines] == ["run", "event", "event", "event"]
+    assert [next(iter(line)) for line in lines] == ["run", "event", "event", "event", "event"]
     assert lines[2]["event"]["detail"]["failed"] == {"6": "gone\x1b[2J"}
     assert lines[0]["run"]["run_id"] == ended
     as_json = fedsec("run", "show", ended, *at, "--json").json
     assert isinstance(as_json, dict)
-    assert (as_json["state"], as_json["ended_at"], len(as_json["event"])) == ("finished", 9.0, 3)
+    assert (as_json["state"], as_json["ended_at"], len(as_json["event"])) == ("finished", 9.0, 4)
 
 
 def test_a_live_table_is_shown_on_a_terminal(server: Path, ended: int) -> None:
@@ -234,6 +237,26 @@ def test_a_live_table_is_shown_on_a_terminal(server: Path, ended: int) -> None:
     assert f"Run {ended} digits".encode() in shown
     assert b"take the model away" in shown
     assert b"gone\\x1b[2J" in shown
+
+
+def test_records_of_nodes_are_shown(fedsec: Fedsec, server: Path, ended: int) -> None:
+    at = ("--dir", server)
+    shown = fedsec("run", "records", ended, *at)
+    assert shown.code == 0
+    assert "Round 2" in shown.out
+    assert re.search(r"^5 +1 +1 +2 +- ", shown.out, re.MULTILINE)
+    assert r"bad\x1b[2J" in shown.out
+    assert fedsec("run", "records", ended, "--round", 2, *at, "--json").json == {
+        "round": 2,
+        "withheld": False,
+        "rows": [
+            {"nodes": ["5"], "weight": 1.0, "rank": 1, "norm": 2.0},
+            {"nodes": ["6"], "excluded": "bad\x1b[2J"},
+        ],
+    }
+    missing = fedsec("run", "records", ended, "--round", 1, *at)
+    assert missing.code == 2
+    assert "has no records of nodes of round 1 (yet); plans with [robust] make them" in missing.err
 
 
 def test_a_model_is_taken_away(fedsec: Fedsec, server: Path, ended: int) -> None:

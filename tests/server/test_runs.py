@@ -208,6 +208,20 @@ def test_a_process_that_cannot_be_started_fails_its_run(
     run(main(), 60)
 
 
+TRUSTING = """
+schema = 1
+name = "trusts the coordinator's own data"
+[task]
+name = "digits"
+[training]
+rounds = 1
+[robust]
+rule = "fltrust"
+byzantine = 1
+root = "clean"
+"""
+
+
 def test_a_plan_that_cannot_run_here_is_refused(tmp_path: Path) -> None:
     async def main() -> None:
         async with coordinator(tmp_path) as rig:
@@ -215,6 +229,10 @@ def test_a_plan_that_cannot_run_here_is_refused(tmp_path: Path) -> None:
                 await rig.runs.submit(plan().replace('"tiny"', '"other"', 1), ANN)
             with pytest.raises(ConfigError):
                 await rig.runs.submit("schema = 2", ANN)
+            with pytest.raises(
+                ConfigError, match=r"no data 'clean'; it has: none\. An operator adds"
+            ):
+                await rig.runs.submit(TRUSTING, ANN)
             assert rig.store.runs() == []
             run_id = await rig.runs.submit(plan(colour='"red"'), ANN)
             record = await rig.until(run_id)

@@ -10,9 +10,13 @@ from flwr.app import Context, Message, RecordDict
 
 from fedsec.artifacts import read_model, write_model
 from fedsec.errors import ConfigError, StateError
+from fedsec.flower.arrays import pack
+from fedsec.flower.collection import Attempt
 from fedsec.flower.local import LocalGrid, node_contexts
+from fedsec.flower.messages import instruction
 from fedsec.flower.records import NodeRecord, RecordFiles
 from fedsec.flower.reporting import reporter_of
+from fedsec.flower.root import RootTraining
 from fedsec.flower.rounds import Rounds
 from fedsec.flower.strategy import ServerState
 from fedsec.flower.table import ALGORITHMS
@@ -262,3 +266,68 @@ def test_records_of_nodes_are_reported_unless_central_privacy_is_promised(tmp_pa
     assert nowhere is not None
     nowhere(1, (NodeRecord((1,)),))
     assert list(tmp_path.iterdir()) == []
+
+
+ROOTED = """
+[robust]
+rule = "{rule}"
+byzantine = {byzantine}
+root = "clean"
+"""
+
+
+@pytest.mark.parametrize(("rule", "liars"), [("fltrust", 5), ("monna", 3)])
+def test_clean_data_of_the_coordinators_own_withstand_liars(rule: str, liars: int) -> None:
+    """Of eight nodes; FLTrust where most of them lie. The root data are a tenth of the pool."""
+
+    def lying(message: Message, its: Context) -> Message:
+        reply = client_app(message, its)
+        update = reply.content.array_records["update"]["vector"].numpy()
+        reply.content.array_records["update"]["vector"] = pack(-10 * update)
+        return reply
+
+    plan = text().replace("min_available = 4", "min_available = 8") + ROOTED.format(
+        rule=rule, byzantine=liars
+    )
+    contexts = node_contexts(8, {"fedsec-plan": plan, "fedsec-data": '{"split": "iid"}'})
+    apps = {node: lying if node >= 108 - liars else client_app for node in contexts}
+    grid = LocalGrid(apps, contexts)
+    clean = '{"connector": "digits", "split": "iid", "partitions": 10, "partition": 9, "seed": 7}'
+    app(grid, context(fedsec_plan=plan, fedsec_root=clean))
+    accuracy = of(grid, "round")[-1]["accuracy"]
+    assert isinstance(accuracy, float)
+    assert accuracy > 0.6  # after six rounds; of guesses a tenth is right
+    for told in of(grid, "nodes"):
+        weights = {each["nodes"][0]: each["weight"] for each in told["nodes"]}  # type: ignore[attr-defined]
+        assert not any(weights[node] for node in apps if apps[node] is lying)
+        assert all(weights[node] > 0 for node in apps if apps[node] is client_app)
+
+
+@pytest.mark.parametrize(
+    ("root", "sentence"),
+    [
+        (None, 'robust.root = "clean" names data that a coordinator has'),
+        ('{"connector": "digit"}', r"\[data.clean\] connector"),
+        ('{"connector": "digits", "partitions": 0}', r"\[data.clean\] partitions"),
+        ("{", r"\[data.clean\]"),
+    ],
+)
+def test_root_data_that_cannot_be_used_end_the_run_before_a_node_is_asked(
+    root: str | None, sentence: str
+) -> None:
+    plan = text() + ROOTED.format(rule="fltrust", byzantine=1)
+    grid = local_grid(plan)
+    given = {} if root is None else {"fedsec_root": root}
+    with pytest.raises(ConfigError, match=sentence):
+        app(grid, context(fedsec_plan=plan, **given))
+    assert grid.reports == []
+
+
+def test_root_training_that_diverges_fails_the_run_by_name() -> None:
+    parsed = FederationPlan.parse(text() + ROOTED.format(rule="fltrust", byzantine=1))
+    data = Digits().load({"partitions": 10, "partition": 9})
+    data.train.inputs[0] = torch.nan
+    arrays = get_arrays(Digits().make_model(parsed.learning[0].options, 1))
+    asked = Attempt(1, 1, (), instruction(arrays, round_number=1, plan=parsed.digest))
+    with pytest.raises(StateError, match="training on the root data diverged in round 1"):
+        RootTraining(parsed, Digits(), data.train)(asked)

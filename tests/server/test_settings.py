@@ -29,7 +29,7 @@ def test_what_the_written_file_comments_out_is_the_default_too() -> None:
     text = settings_text("fed.example", "coordinator.example", listen=EVERYWHERE, port=7443)
     examples = (
         *("# also", "# enrol =", "# fleet", "# admin", "# [apps", "# directory", "# server ="),
-        *("# epsilon", "# delta"),
+        *("# epsilon", "# delta", "# [data", "# connector", "# files", "# label"),
     )
     lines = [
         line.removeprefix("# ") if " = " in line and not line.startswith(examples) else line
@@ -57,6 +57,9 @@ def test_the_examples_in_the_written_file_are_good() -> None:
     settings = ServerSettings.parse("\n".join(lines))
     assert settings.advertise.fleet == "fed.example:444"
     assert settings.apps["other"].server == "my_package.server_app:app"
+    assert settings.data["clean"].options == {
+        "connector": "csv", "files": ["clean.csv"], "label": "outcome"
+    }  # fmt: skip
     assert settings.certificate_hosts[:2] == ("coordinator.example", "10.0.0.5")
 
 
@@ -83,6 +86,12 @@ def test_the_examples_in_the_written_file_are_good() -> None:
         (SMALL + '[apps.a]\ndirectory = "x"\nserver = "m:a"', "give either directory or server"),
         (SMALL + '[apps.a]\nserver = "m"', "apps.a.server"),
         (SMALL + '[apps."A b"]\ndirectory = "x"', "apps.A b"),
+        (SMALL + "[data.a]", "data.a.connector: missing"),
+        (
+            SMALL + '[data.a]\nconnector = "csv"\nday = 2026-01-01',
+            "holds a date, a time or a number",
+        ),
+        (SMALL + '[data."A b"]\nconnector = "csv"', "data.A b"),
         ("federation = ", "is not TOML"),
     ],
 )

@@ -812,6 +812,119 @@ class StopRunReply(_message.Message):
 Global___StopRunReply: _TypeAlias = StopRunReply  # noqa: Y015
 
 @_typing.final
+class ShowRecordsRequest(_message.Message):
+    """How each node's update came into the aggregate of a round. Never the update."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    ROUND_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.int
+    round: _builtins.int
+    """0: the newest that has records"""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.int = ...,
+        round: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["round", b"round", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShowRecordsRequest: _TypeAlias = ShowRecordsRequest  # noqa: Y015
+
+@_typing.final
+class ShowRecordsReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROUND_FIELD_NUMBER: _builtins.int
+    WITHHELD_FIELD_NUMBER: _builtins.int
+    ROW_FIELD_NUMBER: _builtins.int
+    round: _builtins.int
+    withheld: _builtins.bool
+    """in no event of the run: no privacy guarantee covers them"""
+    @_builtins.property
+    def row(self) -> _containers.RepeatedCompositeFieldContainer[Global___RowRecord]: ...
+    def __init__(
+        self,
+        *,
+        round: _builtins.int = ...,
+        withheld: _builtins.bool = ...,
+        row: _abc.Iterable[Global___RowRecord] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["round", b"round", "row", b"row", "withheld", b"withheld"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShowRecordsReply: _TypeAlias = ShowRecordsReply  # noqa: Y015
+
+@_typing.final
+class RowRecord(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    RANK_FIELD_NUMBER: _builtins.int
+    NORM_FIELD_NUMBER: _builtins.int
+    COSINE_FIELD_NUMBER: _builtins.int
+    SUSPECT_FIELD_NUMBER: _builtins.int
+    EXCLUDED_FIELD_NUMBER: _builtins.int
+    weight: _builtins.float
+    """factor of the row; none where each coordinate has its own"""
+    rank: _builtins.int
+    """1: the least suspicious"""
+    norm: _builtins.float
+    """L2"""
+    cosine: _builtins.float
+    """to the aggregate"""
+    suspect: _builtins.str
+    """why it stands out"""
+    excluded: _builtins.str
+    """why it was left out"""
+    @_builtins.property
+    def node_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """several where groups are summed in secret"""
+
+    def __init__(
+        self,
+        *,
+        node_id: _abc.Iterable[_builtins.int] | None = ...,
+        weight: _builtins.float | None = ...,
+        rank: _builtins.int | None = ...,
+        norm: _builtins.float | None = ...,
+        cosine: _builtins.float | None = ...,
+        suspect: _builtins.str = ...,
+        excluded: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cosine", b"_cosine", "_norm", b"_norm", "_rank", b"_rank", "_weight", b"_weight", "cosine", b"cosine", "norm", b"norm", "rank", b"rank", "weight", b"weight"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cosine", b"_cosine", "_norm", b"_norm", "_rank", b"_rank", "_weight", b"_weight", "cosine", b"cosine", "excluded", b"excluded", "node_id", b"node_id", "norm", b"norm", "rank", b"rank", "suspect", b"suspect", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cosine: _TypeAlias = _typing.Literal["cosine"]  # noqa: Y015
+    _WhichOneofArgType__cosine: _TypeAlias = _typing.Literal["_cosine", b"_cosine"]  # noqa: Y015
+    _WhichOneofReturnType__norm: _TypeAlias = _typing.Literal["norm"]  # noqa: Y015
+    _WhichOneofArgType__norm: _TypeAlias = _typing.Literal["_norm", b"_norm"]  # noqa: Y015
+    _WhichOneofReturnType__rank: _TypeAlias = _typing.Literal["rank"]  # noqa: Y015
+    _WhichOneofArgType__rank: _TypeAlias = _typing.Literal["_rank", b"_rank"]  # noqa: Y015
+    _WhichOneofReturnType__weight: _TypeAlias = _typing.Literal["weight"]  # noqa: Y015
+    _WhichOneofArgType__weight: _TypeAlias = _typing.Literal["_weight", b"_weight"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cosine) -> _WhichOneofReturnType__cosine | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__norm) -> _WhichOneofReturnType__norm | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rank) -> _WhichOneofReturnType__rank | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight) -> _WhichOneofReturnType__weight | None: ...
+
+Global___RowRecord: _TypeAlias = RowRecord  # noqa: Y015
+
+@_typing.final
 class FetchModelRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

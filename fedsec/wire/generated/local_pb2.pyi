@@ -222,6 +222,7 @@ class RunStart(_message.Message):
     APP_FIELD_NUMBER: _builtins.int
     MEMBER_FIELD_NUMBER: _builtins.int
     LEDGER_FIELD_NUMBER: _builtins.int
+    ROOT_DATA_FIELD_NUMBER: _builtins.int
     run_id: _builtins.int
     plan: _builtins.str
     directory: _builtins.str
@@ -229,6 +230,8 @@ class RunStart(_message.Message):
     """of a Flower app; empty for an importable one"""
     app: _builtins.str
     """"module:attribute"; empty: as the directory's pyproject.toml says"""
+    root_data: _builtins.str
+    """table of the data that [robust] root names, as JSON"""
     @_builtins.property
     def member(self) -> _containers.RepeatedCompositeFieldContainer[Global___Peer]:
         """of the roster that nodes go by, if they need one"""
@@ -247,10 +250,11 @@ class RunStart(_message.Message):
         app: _builtins.str = ...,
         member: _abc.Iterable[Global___Peer] | None = ...,
         ledger: Global___PrivacyLedger | None = ...,
+        root_data: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ledger", b"ledger"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "app_directory", b"app_directory", "directory", b"directory", "ledger", b"ledger", "member", b"member", "plan", b"plan", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "app_directory", b"app_directory", "directory", b"directory", "ledger", b"ledger", "member", b"member", "plan", b"plan", "root_data", b"root_data", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

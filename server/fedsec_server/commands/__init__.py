@@ -34,6 +34,7 @@ def register(cli: CommandTree) -> None:
     cli.extend("roster", "The roster of nodes, signed by the root.", f"{_HERE}.roster:fill")
     cli.extend("run", "Runs: plans that are trained.", f"{_HERE}.run:fill")
     cli.extend("run", "Runs: plans that are trained.", f"{_HERE}.plot:fill")
+    cli.extend("run", "Runs: plans that are trained.", f"{_HERE}.records:fill")
     cli.extend("person", "People who may give commands.", f"{_HERE}.person:fill")
 
 
