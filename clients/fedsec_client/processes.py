@@ -30,6 +30,8 @@ from fedsec_client.logs import BoundedLog
 from fedsec_client.settings import MEBIBYTE, Limits
 
 LOG_NAME = "worker.log"
+WORKER = "fedsec_client.worker"
+"""The module that a worker runs."""
 _LAST_WORDS_S = 0.2  # what a process sent before it ended is read within so long
 _PIPE_READ = 1 << 16
 
@@ -220,7 +222,7 @@ def _start(
     arguments = [str(theirs.fileno()), str(limits.memory_mb * MEBIBYTE), str(os.getpid())]
     return subprocess.Popen(
         # -P: the working directory, which an app may write to, holds no modules
-        [sys.executable, "-P", "-m", "fedsec_client.worker", *arguments],
+        [sys.executable, "-P", "-m", WORKER, *arguments],
         cwd=directory,
         env=environment(os.environ, threads=limits.threads, more=limits.environment),
         stdin=subprocess.DEVNULL,

@@ -14,7 +14,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -37,7 +37,7 @@ from fedsec_sim.processes import Family, Process, wait_until
 START_S = 60.0  # for one program to be ready; two cores start ten of them at once
 ROSTER_LIFETIME = timedelta(days=1)
 _STEP_S = 0.1  # between two questions to the coordinator
-_FEDSEC = (sys.executable, "-P", "-c", "from fedsec.cli import main; main()")
+FEDSEC = (sys.executable, "-P", "-c", "from fedsec.cli import main; main()")
 
 NodeSettings = Callable[[int, int], str]
 
@@ -75,7 +75,7 @@ class LoopbackFederation:
         self._agents = Family()
         self._family = Family()
         self.logs = directory / "logs"
-        command = [*_FEDSEC, "server", "start", str(self.layout.directory)]
+        command = [*FEDSEC, "server", "start", str(self.layout.directory)]
         log = self.logs / "coordinator.log"
         self.coordinator = self._family.add(Process("coordinator", command, log, self._environment))
 
@@ -167,12 +167,13 @@ class LoopbackFederation:
         self.wait_for_nodes(node.name for node in added)
         return added
 
-    def join(self, name: str, settings: str) -> LoopbackNode:
+    def join(self, name: str, settings: str, program: Sequence[str] = FEDSEC) -> LoopbackNode:
         """Invites and joins one node, which is not started.
 
         Args:
             name: Of the node.
             settings: Its `node.toml`.
+            program: What its operator runs in place of the `fedsec` command.
         """
         directory = self.directory / "nodes" / name
         make_private_directory(directory)
@@ -180,7 +181,7 @@ class LoopbackFederation:
         request = pb.InviteNodeRequest(name=name)
         invite = self.admin.ask("InviteNode", request, pb.InviteNodeReply).invite
         join(invite, directory, root_fingerprint=self._root.fingerprint)
-        command = [*_FEDSEC, "node", "start", str(directory)]
+        command = [*program, "node", "start", str(directory)]
         process = Process(name, command, self.logs / f"{name}.log", self._environment)
         self.nodes[name] = LoopbackNode(name, directory, self._agents.add(process))
         return self.nodes[name]

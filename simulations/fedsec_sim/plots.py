@@ -87,6 +87,25 @@ def heatmap(
         high: Value of a white cell.
     """
     figure, axes = _figure(1.6 + 0.9 * len(columns), 1.4 + 0.5 * len(rows))
+    paint(axes, values, rows=rows, columns=columns, refused=refused, low=low, high=high)
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    if title:
+        axes.set_title(title, fontsize=10)
+    return figure
+
+
+def paint(
+    axes: Axes,
+    values: NDArray[np.float64],
+    *,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    refused: Iterable[tuple[int, int]] = (),
+    low: float = 0.0,
+    high: float = 1.0,
+) -> None:
+    """Draws a table of grey cells, as `heatmap`, into axes of a figure of one's own."""
     axes.imshow(values, cmap="gray", vmin=low, vmax=high, aspect="auto")
     denied = set(refused)
     for row, column in np.ndindex(values.shape):
@@ -105,11 +124,6 @@ def heatmap(
         axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=9, color=colour)
     axes.set_xticks(range(len(columns)), columns, fontsize=8)
     axes.set_yticks(range(len(rows)), rows, fontsize=8)
-    axes.set_xlabel(xlabel)
-    axes.set_ylabel(ylabel)
-    if title:
-        axes.set_title(title, fontsize=10)
-    return figure
 
 
 def save(figure: Figure, path: Path) -> None:

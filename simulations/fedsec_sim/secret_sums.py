@@ -8,6 +8,7 @@ protocol itself). A hostile node is bound by the words alone: it sends what seve
 could, so that no clip holds it, and leaves its share of the noise out.
 """
 
+import hashlib
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
@@ -20,16 +21,19 @@ from fedsec.flower.collection import Attempt, Collected, Post
 from fedsec.flower.collection import Collection as Collecting
 from fedsec.flower.messages import Heading, Metrics, read_heading
 from fedsec.flower.sums import SumForm
-from fedsec.privacy.keystream import Keystream
+from fedsec.privacy.keystream import KEY_BYTES, Keystream
 from fedsec.vectors import Vector, norm
-from fedsec_sim.chance import CODE
-from fedsec_sim.defences import keystream
+from fedsec_sim.chance import CODE, generator
 
 FormOf: TypeAlias = Callable[[int, Heading], SumForm]
 """From how many nodes were to be in a sum, and the turn, to the form of their vectors."""
 
 Groups: TypeAlias = Callable[[Sequence[int]], Sequence[Sequence[int]]]
 """From the ids of a cohort, ascending, to those of each group."""
+
+
+honest = SumForm.encode
+"""What a node does that keeps to the plan; a hostile one may have changed its software."""
 
 
 def together(cohort: Sequence[int]) -> Sequence[Sequence[int]]:
@@ -69,6 +73,7 @@ class SecretSums:
         if not len(found.rows):
             return found
         heading = read_heading(attempt.content)
+        key = generator(self._seed, CODE, attempt.round, attempt.number).bytes(KEY_BYTES)
         places = {node: place for place, (node,) in enumerate(found.groups)}
         forms: dict[int, SumForm] = {}
         rows: list[Vector] = []
@@ -82,7 +87,7 @@ class SecretSums:
             if len(group) not in forms:
                 forms[len(group)] = self._form_of(len(group), heading)
             form = forms[len(group)]
-            total = self._sum(form, attempt, found, [places[node] for node in present])
+            total = self._sum(form, key, found, [places[node] for node in present])
             summed = form.decode(total, len(present))
             rows.append(summed.mean)
             groups.append(present)
@@ -97,17 +102,20 @@ class SecretSums:
             metrics=tuple(told),
         )
 
-    def _sum(
-        self, form: SumForm, attempt: Attempt, found: Collected, places: Sequence[int]
-    ) -> Words:
+    def _sum(self, form: SumForm, key: bytes, found: Collected, places: Sequence[int]) -> Words:
         """Returns the sum of the words of the nodes whose rows lie at `places` (length,)."""
         total = np.zeros(form.length, word_type(form.encoding.bits))
         for place in places:
-            ((node,), row), metrics = (found.groups[place], found.rows[place]), found.metrics[place]
-            source = keystream(self._seed, CODE, attempt.round, attempt.number, node)
-            encode = overlong if node in self._hostile else SumForm.encode
-            total += encode(form, row, metrics, source)
+            (node,) = found.groups[place]
+            encode = overlong if node in self._hostile else honest
+            source = source_of(key, node)
+            total += encode(form, found.rows[place], found.metrics[place], source)
         return total
+
+
+def source_of(key: bytes, node: int) -> Keystream:
+    """Returns a node's chance in an attempt; `key` is the attempt's."""
+    return Keystream(hashlib.sha256(key + node.to_bytes(8, "big")).digest())
 
 
 def overlong(form: SumForm, update: Vector, metrics: Metrics, source: Keystream) -> Words:
@@ -125,6 +133,6 @@ def overlong(form: SumForm, update: Vector, metrics: Metrics, source: Keystream)
     if isinstance(encoding, Rotated):
         form = replace(form, encoding=replace(encoding, noise=None))
     times = max(1, math.ceil(norm(update) / form.clip))
-    words = form.encode(update / np.float32(times), metrics, source)
+    words = honest(form, update / np.float32(times), metrics, source)
     words[: encoding.length] *= words.dtype.type(times % (1 << form.word_bits))
     return words

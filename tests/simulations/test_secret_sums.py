@@ -15,13 +15,13 @@ from fedsec.flower.sums import SumForm
 from fedsec.privacy.skellam import Skellam
 from fedsec.secagg.coordinator import Opened
 from fedsec.secagg.groups import draw_groups
-from fedsec_sim.chance import CODE
-from fedsec_sim.defences import keystream
-from fedsec_sim.secret_sums import SecretSums, overlong
+from fedsec_sim.chance import CODE, generator
+from fedsec_sim.secret_sums import SecretSums, overlong, source_of
 from tests.secagg.rig import Rig, make_setting
 
 NODES = tuple(range(100, 109))
 SIZE, CLIP, SEED = 33, 2.0, 5
+KEY = generator(SEED, CODE, 2, 1).bytes(32)
 POST = Post(None, 1.0, CLOCK)  # type: ignore[arg-type]  # nobody is asked
 
 
@@ -69,9 +69,7 @@ def test_a_group_is_what_the_protocol_opens(form_of: object, *, malicious: bool)
     for row, group in zip(made.rows, made.groups, strict=True):
         form: SumForm = form_of(len(group), None)  # type: ignore[operator]
         words = {
-            node: form.encode(
-                matrix[NODES.index(node)], Metrics(1, {}), keystream(SEED, CODE, 2, 1, node)
-            )
+            node: form.encode(matrix[NODES.index(node)], Metrics(1, {}), source_of(KEY, node))
             for node in group
         }
         setting = make_setting(
@@ -110,7 +108,7 @@ def test_no_clip_holds_a_liar_and_it_adds_no_noise(form_of: object) -> None:
     long = matrix * np.float32(8)  # four times the clip
     form: SumForm = form_of(4, None)  # type: ignore[operator]
     form = replace(form, members=4)
-    words = overlong(form, long[0], Metrics(1, {}), keystream(SEED, CODE, 1))
+    words = overlong(form, long[0], Metrics(1, {}), source_of(KEY, 1))
     if isinstance(form.encoding, FixedPoint):
         step, expected = 4 / form.encoding.scale, long[0]
         # beyond what a sum of four holds it wraps around, as it does when deployed
@@ -118,7 +116,7 @@ def test_no_clip_holds_a_liar_and_it_adds_no_noise(form_of: object) -> None:
     else:
         step, expected = 4 * 4 / 500.0, long[0]
     np.testing.assert_allclose(form.encoding.decode(words), expected, atol=step)
-    honest = form.encode(long[0], Metrics(1, {}), keystream(SEED, CODE, 1))
+    honest = form.encode(long[0], Metrics(1, {}), source_of(KEY, 1))
     length = np.linalg.norm(form.encoding.decode(honest))
     if isinstance(form.encoding, FixedPoint):
         assert length == pytest.approx(CLIP, rel=1e-3)

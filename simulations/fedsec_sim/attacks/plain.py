@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from fedsec_sim.attacks.checks import at_least, finite, positive
-from fedsec_sim.attacks.view import View
+from fedsec_sim.attacks.view import Vector, View
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,29 @@ class Scaling:
     def __call__(self, view: View) -> None:
         """See `Attack`."""
         view.write(np.float32(self.factor) * view.own)
+
+
+@dataclass(frozen=True, slots=True)
+class Reverse:
+    """The own update, turned round and made `length` long, however long it was.
+
+    Args:
+        length: L2 norm of what is sent, > 0.
+    """
+
+    length: float = 10.0
+
+    def __post_init__(self) -> None:
+        positive("length", self.length)
+
+    def __call__(self, view: View) -> None:
+        """See `Attack`."""
+        view.write(np.stack([self.turned(update) for update in view.own]))
+
+    def turned(self, update: Vector) -> Vector:
+        """Returns what is sent in place of `update` (d,)."""
+        norm = float(np.linalg.norm(update))
+        return update * np.float32(-self.length / norm if norm else 0.0)
 
 
 @dataclass(frozen=True, slots=True)

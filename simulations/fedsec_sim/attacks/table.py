@@ -17,6 +17,7 @@ from fedsec_sim.attacks.plain import (
     GaussianNoise,
     ModelReplacement,
     NanBomb,
+    Reverse,
     Scaling,
     SignFlip,
     Zero,
@@ -57,6 +58,7 @@ UPDATES: Mapping[str, Entry[Attack]] = MappingProxyType(
     {
         "sign-flip": Entry(SignFlip, "Li, AAAI 2019", OWN),
         "scaling": Entry(Scaling, "-", OWN),
+        "reverse": Entry(Reverse, "-", OWN),
         "gaussian": Entry(GaussianNoise, "Blanchard, NeurIPS 2017", "nothing"),
         "zero": Entry(Zero, "-", "nothing"),
         "constant": Entry(Constant, "Li, AAAI 2019", "nothing"),

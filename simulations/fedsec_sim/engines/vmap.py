@@ -83,6 +83,8 @@ class Vmap:
         size = bench.layout.size
         self.rows = OwnRows(size)
         self.step = chunk or max(1, min(MOST, CACHE // (4 * COPIES * size)))
+        longest = int(bench.population.train.sizes.max())
+        self._batch = min(bench.training.batch_size, longest)  # no wider than any node can fill
         self._names = [name for name, _ in bench.model.named_parameters()]
         self._shapes = [weight.shape for weight in bench.model.parameters()]
         self._generator = torch.Generator()
@@ -130,7 +132,7 @@ class Vmap:
         return found
 
     def _batches(self, nodes: list[int], round_number: int) -> _Batches:
-        bench, size = self._bench, self._bench.training.batch_size
+        bench, size = self._bench, self._batch
         train = bench.population.train
         sizes = train.sizes[nodes].tolist()
         steps = [bench.training.step_count(examples) for examples in sizes]

@@ -60,6 +60,7 @@ def test_each_names_its_paper_and_what_it_knows(name: str) -> None:
 HARM = [
     ("sign-flip", {}, 0.20),
     ("scaling", {"factor": 10.0}, 0.20),
+    ("reverse", {"length": 100.0}, 0.20),
     ("gaussian", {}, 0.60),
     ("zero", {}, 0.68),
     ("constant", {}, 0.20),
@@ -109,6 +110,7 @@ def test_a_name_or_parameter_that_does_not_exist_is_refused_with_those_that_do()
     [
         ("sign-flip", {"scale": 0.0}),
         ("scaling", {"factor": float("inf")}),
+        ("reverse", {"length": 0.0}),
         ("gaussian", {"std": -1.0}),
         ("constant", {"value": float("nan")}),
         ("ipm", {"epsilon": -0.1}),

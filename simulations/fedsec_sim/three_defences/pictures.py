@@ -1,0 +1,128 @@
+"""The map as pictures: every cell of it, the frontier, and the thumbnail that the demo shows."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from fedsec_sim.plots import paint, save
+from fedsec_sim.three_defences.cell import Cell
+from fedsec_sim.three_defences.grid import (
+    EPSILONS,
+    FRONTIER_EPSILON,
+    FRONTIER_NODES,
+    PERCENTS,
+    frontier,
+    table,
+)
+from fedsec_sim.three_defences.results import Measured
+from fedsec_sim.three_defences.summary import table as best_table
+
+NOTE = "accuracy; hatched: the plan is refused (half the sums may be spoilt), or not computed"
+
+
+def draw(measured: Measured, folder: Path) -> Iterator[Path]:
+    """Draws all pictures of which there is anything to draw; yields their files."""
+    for data in ("digits", "mnist"):
+        for nodes in (100, 1000):
+            if any((c.data, c.nodes) == (data, nodes) for c in measured.cells.values()):
+                yield _saved(whole(measured, data, nodes), folder / f"{data}_{nodes}.png")
+    if any(cell.key in measured.outcomes for cell in frontier()):
+        yield _saved(frontier_figure(measured), folder / "frontier.png")
+    figure = Figure(figsize=(7.2, 2.6), layout="constrained")
+    for axes, nodes in zip(figure.subplots(1, 2), (100, 1000), strict=True):
+        thumbnail(axes, measured, "digits", nodes)
+    yield _saved(figure, folder / "together.png")
+
+
+def whole(measured: Measured, data: str, nodes: int) -> Figure:
+    """Returns every cell of the plain recipe: a table for each epsilon."""
+    found = list(table(data, nodes))
+    columns = list(dict.fromkeys(_attack(cell, nodes) for cell in found))
+    rows = list(dict.fromkeys(_setup(cell) for cell in found))
+    figure = Figure(figsize=(11.5, 1.2 + 4.4 * len(EPSILONS)), layout="constrained")
+    for axes, epsilon in zip(figure.subplots(len(EPSILONS), 1), EPSILONS, strict=True):
+        chosen = [cell for cell in found if cell.epsilon == epsilon]
+        values, refused = _fill(measured, chosen, rows, columns, nodes)
+        paint(axes, values, rows=rows, columns=columns, refused=refused)
+        axes.set_title(f"{data}, {nodes} nodes, {_epsilon(epsilon)}", fontsize=10)
+        axes.set_xlabel("hostile nodes, how long their updates are, where they sit", fontsize=8)
+    figure.supxlabel(NOTE, fontsize=8)
+    return figure
+
+
+def frontier_figure(measured: Measured) -> Figure:
+    """Returns what was tried at 1,000 nodes and epsilon 8."""
+    found = list(frontier())
+    rows = list(dict.fromkeys(map(_way, found)))
+    columns = list(dict.fromkeys(_attack(cell, FRONTIER_NODES) for cell in found))
+    values = np.full((len(rows), len(columns)), np.nan)
+    for cell in found:
+        place = rows.index(_way(cell)), columns.index(_attack(cell, FRONTIER_NODES))
+        known = measured.accuracy(cell)
+        values[place] = np.nan if known is None else known
+    figure = Figure(figsize=(7.5, 1.4 + 0.3 * len(rows)), layout="constrained")
+    axes = figure.add_subplot()
+    paint(axes, values, rows=rows, columns=columns)
+    title = f"digits, {FRONTIER_NODES} nodes, epsilon {FRONTIER_EPSILON:g}; hatched: not computed"
+    axes.set_title(title, fontsize=10)
+    return figure
+
+
+def thumbnail(axes: Axes, measured: Measured, data: str, nodes: int) -> None:
+    """Draws the best set-up with all three defences under its worst attack."""
+    found = best_table(measured, data, nodes)
+    values = np.array(
+        [[np.nan if made is None else made.accuracy for made in row] for row in found], np.float64
+    )
+    rows = [_epsilon(epsilon) for epsilon in EPSILONS]
+    paint(axes, values, rows=rows, columns=[f"{percent} %" for percent in PERCENTS])
+    axes.set_title(f"{nodes} nodes: best groups, worst attack", fontsize=9)
+    axes.set_xlabel("hostile nodes", fontsize=8)
+
+
+def _fill(
+    measured: Measured, cells: Sequence[Cell], rows: list[str], columns: list[str], nodes: int
+) -> tuple[NDArray[np.float64], list[tuple[int, int]]]:
+    values, refused = np.full((len(rows), len(columns)), np.nan), []
+    for cell in cells:
+        place = rows.index(_setup(cell)), columns.index(_attack(cell, nodes))
+        known = measured.accuracy(cell)
+        if cell.refused:
+            refused.append(place)
+        elif known is not None:
+            values[place] = known
+            if cell.size in {1, nodes} and cell.hostile:  # it makes no difference who sits where
+                other = _attack(cell, nodes).replace("worst", "random")
+                values[place[0], columns.index(other)] = known
+    return values, refused
+
+
+def _setup(cell: Cell) -> str:
+    if cell.size == 1:
+        return f"each update, {cell.rule}"
+    if cell.size == cell.nodes:
+        return "one sum, mean"
+    return f"groups of {cell.size}, {cell.rule}"
+
+
+def _way(cell: Cell) -> str:
+    return f"{cell.rule}, groups of {cell.size}, {cell.recipe}"
+
+
+def _attack(cell: Cell, nodes: int) -> str:
+    if not cell.hostile:
+        return "none"
+    return f"{100 * cell.hostile // nodes} % x{cell.factor}\n{cell.placement}"
+
+
+def _epsilon(epsilon: float | None) -> str:
+    return "no noise" if epsilon is None else f"epsilon {epsilon:g}"
+
+
+def _saved(figure: Figure, path: Path) -> Path:
+    save(figure, path)
+    return path
