@@ -32,6 +32,7 @@ from fedsec.identity.principals import admit, principal_of
 from fedsec.wire.answers import Answer, Reports, answer_to
 from fedsec.wire.call import Call, CallFailed, Handler, Method, Refusal
 from fedsec.wire.denylist import Denylist
+from fedsec.wire.jumps import Jumps
 from fedsec.wire.rates import RateLimiter
 
 __all__ = ["Call", "Denylist", "Gate", "Handler", "Method", "RateLimiter", "Refusal"]
@@ -40,7 +41,7 @@ MAX_OPEN = 64  # RPCs of one identity at a time
 PATIENCE_S = 120.0  # for an RPC that is not long-lived
 
 _MAX_CACHED = 4096  # certificates whose principal is remembered
-_RECHECK_S = 30.0  # the clock may jump, e.g. after a sleep of the machine
+_LONGEST_WAIT_S = 86_400.0  # without a certificate that expires before
 _AFTER_EXPIRY_S = 0.002  # a timer may fire a little early
 _CLEAN_UP_S = 5.0  # that a handler has after its cancellation, before the caller is told
 _TLS_1_3 = b"TLSv1.3"
@@ -111,6 +112,7 @@ class Gate:
         self._principals: OrderedDict[bytes, Principal] = OrderedDict()
         self._open: Counter[str] = Counter()
         self._running: set[asyncio.Event] = set()
+        self._jumps = Jumps(clock, self._look_again, lambda: bool(self._running))
 
     def generic_handler(self, methods: Iterable[Method]) -> grpc.GenericRpcHandler:
         """Returns what a gRPC server asks for each RPC. It answers for every path there is.
@@ -141,8 +143,7 @@ class Gate:
             raise ConfigError("the listener for enrolment has no issuer to replace")
         self._issuers = _load_issuers(issuers, self._kind)
         self._principals.clear()
-        for event in self._running:
-            event.set()
+        self._look_again()
 
     @property
     def open_calls(self) -> int:
@@ -263,6 +264,7 @@ class Gate:
     ) -> None:
         """Waits for the handler, and raises what ends it before."""
         end = None if method.long_lived else asyncio.get_running_loop().time() + self._patience_s
+        self._jumps.watch()
         with self._denylist.watch(visitor.principal) as event:
             self._running.add(event)
             waiter = asyncio.ensure_future(event.wait())
@@ -285,9 +287,14 @@ class Gate:
             raise CallFailed(grpc.StatusCode.ABORTED, "the coordinator ended this call")
         child.result()
 
+    def _look_again(self) -> None:
+        """Has every running RPC looked at again."""
+        for event in self._running:
+            event.set()
+
     def _seconds_left(self, visitor: _Visitor, end: float | None) -> float:
-        """Seconds until the next look is due: expiry, the end of patience, or a routine one."""
-        left = _RECHECK_S
+        """Seconds until the next look is due: expiry, or the end of patience."""
+        left = _LONGEST_WAIT_S
         if visitor.principal is not None:
             life = visitor.principal.not_after - self._clock()
             left = min(left, max(0.0, life.total_seconds()) + _AFTER_EXPIRY_S)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from contextlib import suppress
+from datetime import timedelta
 
 import grpc
 import grpc.aio
@@ -12,6 +13,7 @@ from fedsec.errors import (
     StateError,
 )
 from fedsec.wire.call import Call, Method
+from fedsec.wire.gate import utc_now
 from tests.wire.gated import (
     ECHO,
     METHODS,
@@ -58,6 +60,31 @@ def test_patience_ends_a_short_call_but_not_a_long_lived_one() -> None:
             assert details == f"deadline-exceeded: {SLOW} took more than 0.2 s"
             await lasting.write(b"2")
             assert await lasting.read() == b"2"
+
+    run(main())
+
+
+def test_an_open_stream_ends_when_the_clock_is_set_beyond_its_certificate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fedsec.wire.jumps.LOOK_S", 0.02)
+    slept = timedelta(0)
+
+    async def main() -> None:
+        nonlocal slept
+        async with gated(clock=lambda: utc_now() + slept) as world:
+            short, long = (world.pki.node(lifetime=timedelta(hours=h)) for h in (1, 3))
+            async with world.channel(short) as one, world.channel(long) as other:
+                ends, stays = stream(one), stream(other)
+                for call in (ends, stays):
+                    await call.write(b"1")
+                    assert await call.read() == b"1"
+                slept = timedelta(hours=2)
+                status, details = await refused(ends.read())
+                assert status is grpc.StatusCode.UNAUTHENTICATED
+                assert details.startswith("expired: ")
+                await stays.write(b"2")
+                assert await stays.read() == b"2"
 
     run(main())
 
