@@ -95,7 +95,7 @@ def shown(value: float, unit: str) -> str:
     match unit:
         case "s":
             return format_duration(value)
-        case "B":
+        case "B" if value >= 1000:
             return format_bytes(value)
         case _:
             return f"{value:.4g} {unit}"

@@ -80,7 +80,7 @@ def measure_ours(work: Path, nodes: int, seconds: float) -> dict[str, float]:
     """Returns bytes for each node, share of a processor, seconds of a broadcast."""
     with LoopbackFederation(work / "fedsec", apps={"roundtrip": APP}) as federation:
         settings = federation.layout.settings
-        text = settings.read_text("utf-8").replace("# max_nodes = 1000", "max_nodes = 10000")
+        text = settings.read_text("utf-8").replace("# max_nodes = 1000", f"max_nodes = {nodes}")
         federation.coordinator.end()
         federation.change_settings(text)
         federation.start_coordinator()

@@ -68,7 +68,7 @@ def byzfl_cases(*, quick: bool, grid: bool) -> list[Case]:
     """Returns what is timed against byzfl."""
     if quick:
         single = [Case(rule, 50, 200_000, 10, 3) for rule in SINGLE]
-        return [*single, *(Case(rule, 20, 50_000, 4, 2) for rule in MIXED)]
+        return [*single, *(Case(rule, 50, 200_000, 10, 1) for rule in MIXED)]
     cases = [Case(rule, 50, 1_000_000, 10, 3) for rule in SINGLE]
     cases += [Case(rule, 50, 1_000_000, 10, 1) for rule in MIXED]
     cases += [Case("minimum diameter", 16, 100_000, 3, 3)]

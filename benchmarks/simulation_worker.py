@@ -178,7 +178,7 @@ def flower_side(job: dict[str, Any]) -> str:
             time.sleep(0.05)
         state, rng = model_of(case).state_dict(), np.random.default_rng(1)
         for _ in range(rounds):
-            asked = rng.choice(ids, given["cohort"], replace=False).tolist()
+            asked = [ids[place] for place in rng.choice(len(ids), given["cohort"], replace=False)]
             content = RecordDict({"arrays": ArrayRecord(state)})
             messages = [Message(content, node, "train") for node in asked]
             replies = list(grid.send_and_receive(messages))
