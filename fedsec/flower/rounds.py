@@ -85,6 +85,7 @@ class Rounds:
         clock: Clock = CLOCK,
     ) -> None:
         self._plan = plan
+        self._digest = plan.digest
         _, self._training = plan.learning
         self._grid = grid
         self._reporter = reporter
@@ -139,7 +140,7 @@ class Rounds:
         for number in range(1, attempts + 1):
             cohort = self.draw(self.wait_for(self._needed), round_number, number)
             content = instruction(
-                state.arrays(), round_number=round_number, attempt=number, plan=self._plan.digest
+                state.arrays(), round_number=round_number, attempt=number, plan=self._digest
             )
             attempt = Attempt(round_number, number, tuple(cohort), content)
             try:
@@ -188,7 +189,7 @@ class Rounds:
     def _evaluate_at_sites(self, state: ServerState) -> dict[str, Json]:
         """Returns what the nodes find on their own tests, and who gave no answer."""
         nodes = sorted(self._grid.get_node_ids())
-        content = instruction(state.arrays(), round_number=state.round, plan=self._plan.digest)
+        content = instruction(state.arrays(), round_number=state.round, plan=self._digest)
         replies = self._post.ask(dict.fromkeys(nodes, content), MessageType.EVALUATE, state.round)
         accepted = evaluations(nodes, replies, self._post.silent)
         return figures_of(accepted, self._weighting) | {

@@ -25,6 +25,7 @@ from fedsec_sim.population import Population
 WAVE = 128 << 20
 """Bytes of the rows that are in memory at once where only their mean is wanted."""
 LEAST = 8  # rows in a wave, whatever they take
+_PLAIN = 1e37  # a square of a length that float32 holds: no entry is NaN or infinite
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,6 +199,10 @@ def sort_rows(
     rows: Matrix, nodes: Sequence[int], longest: float
 ) -> tuple[list[int], dict[int, str]]:
     """Returns the places of the usable rows, and what is wrong with the others by node id."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = np.einsum("ij,ij->i", rows, rows, dtype=np.float32)
+    if (squares <= min(longest**2, _PLAIN)).all():  # not so if one is NaN: the usual case, at once
+        return list(range(len(rows))), {}
     usable: list[int] = []
     rejected: dict[int, str] = {}
     for place, (node, row) in enumerate(zip(nodes, rows, strict=True)):

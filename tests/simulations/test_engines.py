@@ -16,6 +16,7 @@ from fedsec.tasks.task import Examples, NodeData, Options
 from fedsec_sim.engines.choose import choose
 from fedsec_sim.engines.engine import Bench, Job
 from fedsec_sim.engines.loop import Loop
+from fedsec_sim.engines.stacked import Batch, ByHand, ByVmap, gradients_of
 from fedsec_sim.engines.vmap import Vmap, unsupported
 from fedsec_sim.engines.workers import Workers
 from fedsec_sim.population import Parts, Population
@@ -56,6 +57,13 @@ class Made:
         return {}
 
 
+class Smoothed(Made):
+    """Near cross entropy, and not it."""
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(outputs, targets, label_smoothing=0.01)
+
+
 def _frozen() -> nn.Module:
     made = nn.Sequential(nn.Flatten(), nn.Linear(64, 9), nn.Linear(9, 10))
     made[1].weight.requires_grad_(requires_grad=False)
@@ -81,6 +89,15 @@ class Branching(nn.Module):
 MODELS = {
     # 4,810 entries: rows of a packed matrix would begin anywhere within 64 bytes
     "mlp": lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)),
+    "deep": lambda: nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(64, 9, bias=False),
+        nn.Tanh(),
+        nn.Linear(9, 7),
+        nn.ReLU(),
+        nn.Linear(7, 10),
+    ),
+    "linear": lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)),
     "norm": lambda: nn.Sequential(
         nn.Flatten(), nn.Linear(64, 9), nn.LayerNorm(9), nn.Linear(9, 10)
     ),
@@ -170,7 +187,7 @@ TRAININGS: list[dict[str, object]] = [
 
 
 @pytest.mark.parametrize("training", TRAININGS, ids=str)
-@pytest.mark.parametrize("model", ["mlp", "norm"])
+@pytest.mark.parametrize("model", ["mlp", "deep", "norm"])
 def test_vmap_agrees_with_the_loop(training: dict[str, object], model: str) -> None:
     made = bench(model, **training)
     assert unsupported(made) == ""
@@ -182,11 +199,12 @@ def test_vmap_agrees_with_the_loop(training: dict[str, object], model: str) -> N
     np.testing.assert_allclose(other, losses, rtol=1e-5)
 
 
-@pytest.mark.parametrize("training", [{}, {"momentum": 0.9, "local_epochs": 2}], ids=str)
-def test_a_row_of_vmap_has_the_same_bits_in_any_chunk_and_order(
-    training: dict[str, object],
+@pytest.mark.parametrize("model", ["mlp", "deep"])
+@pytest.mark.parametrize("training", [{}, {"momentum": 0.9, "local_epochs": 2, "batch_size": 7}])
+def test_a_row_of_a_perceptron_has_the_same_bits_in_any_chunk_and_order(
+    training: dict[str, object], model: str
 ) -> None:
-    made = bench(**training)
+    made = bench(model, **training)
     first = sent(made)
     whole = trained(Vmap(made), made, [0, 1, 2, 3, 4, 5, 6, 7], first)
     for chunk in (1, 2, 3, 5):
@@ -206,6 +224,21 @@ def test_any_number_of_workers_gives_the_same_bits(kind: type, workers: int) -> 
         for _ in range(2):
             assert np.array_equal(shared.train(Job(1, first, nodes), shared.rows(8)), losses)
             assert np.array_equal(shared.rows(8), alone.rows(8))
+    finally:
+        shared.close()
+
+
+def test_chunks_stay_whole_where_bits_depend_on_them() -> None:
+    made = bench("norm", momentum=0.9)
+    first, nodes = sent(made), [0, 1, 2, 3, 4, 5, 6, 7]
+    alone = choose(made, first, kind="vmap", workers=1, cohort=8).engine
+    assert not alone.independent
+    assert choose(made, first, kind="vmap", workers=4, cohort=8).engine.name == "vmap"  # one chunk
+    shared = Workers(Vmap(made, chunk=3), workers=2, size=len(first), nodes=8, step=3)
+    try:
+        assert np.array_equal(
+            trained(shared, made, nodes, first), trained(Vmap(made, 3), made, nodes, first)
+        )
     finally:
         shared.close()
 
@@ -248,6 +281,89 @@ def test_auto_takes_the_loop_and_says_why(model: str, why: str) -> None:
     assert why in chosen.reason
     with pytest.raises(ConfigError, match=why):
         choose(made, sent(made), kind="vmap", workers=1, cohort=8)
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "way"),
+    [
+        ("mlp", Made, ByHand),
+        ("deep", Made, ByHand),
+        ("linear", Made, ByHand),
+        ("norm", Made, ByVmap),  # a layer that is not written out
+        ("mlp", Smoothed, ByVmap),  # another loss
+    ],
+)
+def test_perceptrons_under_cross_entropy_are_differentiated_by_hand(
+    model: str, task: type[Made], way: type
+) -> None:
+    made = task(model)
+    pool = population().train.pool
+    assert type(gradients_of(made.make_model({}, 1), made, pool)) is way
+
+
+def stacked(way: ByHand, model: str, factors: list[float]) -> list[Tensor]:
+    """Returns weights of several models, as wide as `way` wants them, each a multiple."""
+    made = []
+    for weight, shape in zip(Made(model).make_model({}, 1).parameters(), way.shapes, strict=True):
+        made.append(torch.zeros(len(factors), *shape))
+        for node, factor in enumerate(factors):
+            made[-1][(node, *map(slice, weight.shape))] = weight.detach() * factor
+    return made
+
+
+def own(weight: Tensor, like: Tensor) -> Tensor:
+    return weight[tuple(map(slice, like.shape))]
+
+
+@pytest.mark.parametrize("model", ["mlp", "deep", "linear"])
+@pytest.mark.parametrize("counts", [(5, 5, 5), (5, 1, 3)])
+def test_gradients_by_hand_are_those_of_autograd(model: str, counts: tuple[int, ...]) -> None:
+    made, pool, rows = Made(model), population().train.pool, torch.arange(15).view(3, 5)
+    by_hand = ByHand(made.make_model({}, 1), pool)
+    weights = stacked(by_hand, model, [1.0, 2.0, 3.0])
+    means, found = by_hand(weights, Batch(rows, torch.tensor(counts), full=counts == (5, 5, 5)))
+    for node, count in enumerate(counts):
+        alone = made.make_model({}, 1)
+        for weight, whole in zip(alone.parameters(), weights, strict=True):
+            weight.data.copy_(own(whole[node], weight))
+        seen = rows[node, :count]
+        loss = made.loss(alone(pool.inputs[seen]), pool.targets[seen])
+        torch.testing.assert_close(means[node], loss.detach(), rtol=1e-5, atol=1e-6)
+        wanted = torch.autograd.grad(loss, [*alone.parameters()])
+        for got, want in zip(found, wanted, strict=True):
+            torch.testing.assert_close(own(got[node], want), want, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("model", ["mlp", "deep", "linear"])
+@pytest.mark.parametrize("batch", [1, 5, 7, 16])
+def test_bits_by_hand_do_not_depend_on_neighbours(model: str, batch: int) -> None:
+    nodes, generator = 33, torch.Generator().manual_seed(batch)
+    by_hand = ByHand(Made(model).make_model({}, 1), population().train.pool)
+    weights = stacked(by_hand, model, [1 + 0.1 * node for node in range(nodes)])
+    rows = torch.randint(0, sum(SIZES), (nodes, batch), generator=generator)
+    counts = torch.randint(1, batch + 1, (nodes,), generator=generator)
+    means, found = by_hand(weights, Batch(rows, counts, full=False))
+    for part in (slice(0, 1), slice(7, 8), slice(3, 5), slice(16, 33)):
+        some = Batch(rows[part], counts[part], full=bool((counts[part] == batch).all()))
+        again, others = by_hand([weight[part].clone() for weight in weights], some)
+        assert torch.equal(again, means[part])
+        assert all(torch.equal(a, b[part]) for a, b in zip(others, found, strict=True))
+
+
+def test_a_node_that_diverges_spoils_no_other() -> None:
+    by_hand = ByHand(Made("deep").make_model({}, 1), population().train.pool)
+    rows, counts = torch.arange(10).view(2, 5), torch.tensor([3, 2])
+    means, found = by_hand(stacked(by_hand, "deep", [1.0, 1e30]), Batch(rows, counts, full=False))
+    assert not torch.isfinite(means[1])
+    assert torch.isfinite(means[0])
+    assert all(torch.isfinite(each[0]).all() for each in found)
+
+
+def test_what_a_diverged_node_left_is_gone_in_the_next_round() -> None:
+    made = bench("deep", learning_rate=1e3)
+    first, engine = sent(made), Vmap(made)
+    assert not np.isfinite(trained(engine, made, [3, 5], first * 1e30)).all()
+    assert np.array_equal(trained(engine, made, [0], first), trained(Vmap(made), made, [0], first))
 
 
 def test_auto_takes_vmap_where_it_is_right() -> None:

@@ -56,9 +56,10 @@ def choose(bench: Bench, sent: Vector, *, kind: Kind, workers: int | None, cohor
     engine, reason, seconds = _single(bench, sent, kind)
     if workers is None:
         workers = processors() if seconds * cohort > WORTH_S else 1
-    workers = min(workers, cohort)
+    # In parts that are smaller, bits would depend on the number of workers.
+    step = min(engine.step, -(-cohort // workers)) if engine.independent else engine.step
+    workers = min(workers, -(-cohort // step))
     if workers > 1:
-        step = min(engine.step, -(-cohort // workers))
         engine = Workers(engine, workers=workers, size=sent.size, nodes=cohort, step=step)
     return Chosen(engine, reason)
 

@@ -72,7 +72,11 @@ class Job:
 
 
 class Engine(Protocol):
-    """Trains nodes. A node's row depends on the model, the round and the node, on nothing else."""
+    """Trains nodes. A node's row depends on the model, the round and the node, on nothing else.
+
+    Where it is not `independent`, the last bits depend also on which nodes are trained with it in
+    one `step`: counted from the first node of a job.
+    """
 
     @property
     def name(self) -> str:
@@ -82,6 +86,11 @@ class Engine(Protocol):
     @property
     def step(self) -> int:
         """How many nodes it trains at once."""
+        ...
+
+    @property
+    def independent(self) -> bool:
+        """Whether a node's bits are the same whichever nodes are trained beside it."""
         ...
 
     def rows(self, count: int) -> Matrix:

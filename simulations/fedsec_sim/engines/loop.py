@@ -20,6 +20,7 @@ class Loop:
 
     name = "loop"
     step = 1
+    independent = True
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench

@@ -85,6 +85,7 @@ class RayBlocks:
     """
 
     step = 1
+    independent = True
 
     def __init__(self, grid: Grid, workers: Sequence[int], size: int) -> None:
         self._grid = grid

@@ -4,7 +4,9 @@ Where a model is so small that calling an operation takes longer than computing 
 nodes saves the calls. Nodes are sorted by their number of steps, and only those that still train
 are stepped; a batch that is not full is filled up with examples that count nothing.
 
-Agrees with the loop to 1e-5, not in bits: a batched product adds in another order.
+Agrees with the loop to 1e-5, not in bits: a batched product adds in another order. Perceptrons have
+the same bits in any chunk; other models only where the same nodes are stepped together, so that
+work is given out in whole chunks.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,11 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
 
 from fedsec.flower.strategy import Matrix
 from fedsec_sim.engines.engine import Bench, Job, Losses, OwnRows, Slots
+from fedsec_sim.engines.stacked import Batch, gradients_of
+from fedsec_sim.population import Indices
 
 CACHE = 4 << 20  # bytes of weights, gradients and the like of the nodes that are stepped together
 MOST = 64  # nodes stepped together
@@ -53,18 +57,22 @@ class _Batches:
     """What nodes see, step by step.
 
     Args:
-        rows: Of the pool (m, steps, batch), filled up with row 0.
-        counts: Examples that count (m, steps), 0 after a node's last step.
+        rows: Of the pool (steps, m, batch), filled up.
+        counts: Examples that count (steps, m), 0 after a node's last step; descending in m where
+            they are 0.
     """
 
-    rows: Tensor
-    counts: Tensor
+    rows: Indices
+    counts: Indices
 
-    def steps(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields rows (a, batch) and counts (a,) of the first a nodes, those that still train."""
-        active = (self.counts > 0).sum(dim=0).tolist()
+    def steps(self) -> Iterator[Batch]:
+        """Yields a batch of the first a nodes, those that still train, for each step."""
+        rows, counts = torch.from_numpy(self.rows), torch.from_numpy(self.counts)
+        size = self.rows.shape[2]
+        active = (self.counts > 0).sum(axis=1).tolist()
+        full = (self.counts == size).sum(axis=1).tolist()
         for step, count in enumerate(active):
-            yield self.rows[:count, step], self.counts[:count, step]
+            yield Batch(rows[step, :count], counts[step, :count], full[step] == count)
 
 
 class Vmap:
@@ -85,12 +93,15 @@ class Vmap:
         self.step = chunk or max(1, min(MOST, CACHE // (4 * COPIES * size)))
         longest = int(bench.population.train.sizes.max())
         self._batch = min(bench.training.batch_size, longest)  # no wider than any node can fill
-        self._names = [name for name, _ in bench.model.named_parameters()]
         self._shapes = [weight.shape for weight in bench.model.parameters()]
         self._generator = torch.Generator()
         self._kept: list[Tensor] = []
-        self._forward = vmap(self._call)
-        self._losses = vmap(self._loss)
+        self._gradients = gradients_of(bench.model, bench.task, bench.population.train.pool)
+
+    @property
+    def independent(self) -> bool:
+        """See `Engine`: of perceptrons."""
+        return self._gradients.independent
 
     def train(self, job: Job, out: Matrix) -> Losses:
         """See `Engine`."""
@@ -108,78 +119,68 @@ class Vmap:
     def _together(self, nodes: Sequence[int], round_number: int, out: Matrix) -> Losses:
         """Trains `nodes` at once; returns their losses."""
         training = self._bench.training
-        sizes = self._bench.population.train.sizes[list(nodes)].tolist()
-        steps = [training.step_count(size) for size in sizes]
-        order = sorted(range(len(nodes)), key=lambda place: -steps[place])
+        sizes = self._bench.population.train.sizes[list(nodes)]
+        order = np.argsort([-training.step_count(size) for size in sizes.tolist()], kind="stable")
         batches = self._batches([nodes[place] for place in order], round_number)
         stacked = self._stack(len(nodes))
         sent = [weight[:1].clone() for weight in stacked] if training.proximal_mu else []
         optimizer = training.make_optimizer(stacked)
         totals = torch.zeros(len(nodes), dtype=torch.float64)
         active = len(nodes)
-        for rows, counts in batches.steps():
-            if len(rows) < active:
-                active = len(rows)
+        for batch in batches.steps():
+            if len(batch.rows) < active:
+                active = len(batch.rows)
                 optimizer.keep(active)
-            weights = [weight[:active].detach().requires_grad_() for weight in stacked]
-            means = self._means(weights, rows, counts)
-            gradients = torch.autograd.grad(means.sum(), weights)
+            weights = [weight[:active] for weight in stacked]
+            means, gradients = self._gradients(weights, batch)
             optimizer.step(training.pull(gradients, weights, sent))
-            totals[:active] += means.detach().double() * counts
+            totals[:active] += means.double() * batch.counts
         self._write(stacked, order, out)
         found = np.empty(len(nodes))
-        found[order] = (totals / batches.counts.sum(dim=1)).numpy()
+        found[order] = totals.numpy() / batches.counts.sum(axis=0)
         return found
 
     def _batches(self, nodes: list[int], round_number: int) -> _Batches:
         bench, size = self._bench, self._batch
         train = bench.population.train
-        sizes = train.sizes[nodes].tolist()
-        steps = [bench.training.step_count(examples) for examples in sizes]
-        rows = np.zeros((len(nodes), max(steps) * size), np.int64)
-        counts = np.zeros((len(nodes), max(steps)), np.int64)
-        for place, (node, examples) in enumerate(zip(nodes, sizes, strict=True)):
+        sizes = train.sizes[nodes]
+        whole = -(-sizes // size)  # batches of a pass, the last of which may be smaller
+        steps = np.array([bench.training.step_count(examples) for examples in sizes.tolist()])
+        rows = np.zeros((len(nodes), steps.max() * size), np.int64)
+        lengths = (whole * size).tolist()
+        for node, row, examples, length in zip(nodes, rows, sizes.tolist(), lengths, strict=True):
             generator = self._generator.manual_seed(bench.seed_of(node, round_number))
-            start, step = train.starts[node], 0
+            begin = 0
             for seen in bench.training.passes(examples, generator):
-                begin, full = step * size, len(seen) // size
-                rows[place, begin : begin + len(seen)] = train.rows[start + seen.numpy()]
-                counts[place, step : step + full] = size
-                if rest := len(seen) % size:
-                    counts[place, step + full] = rest
-                step += full + (rest > 0)
-        shape = (len(nodes), -1, size)
-        return _Batches(torch.from_numpy(rows.reshape(shape)), torch.from_numpy(counts))
+                row[begin : begin + len(seen)] = seen.numpy()
+                begin += length
+        rows += train.starts[nodes][:, None]
+        step = np.arange(steps.max())[:, None]
+        counts = np.minimum(size, sizes - step % whole * size) * (step < steps)
+        shaped = train.rows[rows].reshape(len(nodes), -1, size)
+        return _Batches(np.ascontiguousarray(shaped.transpose(1, 0, 2)), counts)
 
     def _stack(self, count: int) -> list[Tensor]:
         """Returns the weights that were sent, `count` times (m, ...), in memory that stays."""
         if not self._kept:
-            self._kept = [torch.empty(self.step, *shape) for shape in self._shapes]
+            self._kept = [torch.zeros(self.step, *shape) for shape in self._gradients.shapes]
+        stacked = [kept[:count] for kept in self._kept]
         pieces = torch.split(self._slots.sent_row, [shape.numel() for shape in self._shapes])
+        for whole, own, piece in zip(stacked, self._own(stacked), pieces, strict=True):
+            if own.shape != whole.shape:
+                whole.zero_()  # a node that diverged may have left something there
+            own.copy_(piece.view(1, *own.shape[1:]))
+        return stacked
+
+    def _own(self, stacked: list[Tensor]) -> list[Tensor]:
+        """Returns the weights in their memory, without what fills it up."""
         return [
-            kept[:count].copy_(piece.view(1, *shape))
-            for kept, piece, shape in zip(self._kept, pieces, self._shapes, strict=True)
+            whole[(slice(None), *map(slice, shape))]
+            for whole, shape in zip(stacked, self._shapes, strict=True)
         ]
 
-    def _means(self, weights: list[Tensor], rows: Tensor, counts: Tensor) -> Tensor:
-        """Returns each node's mean loss (a,) over the examples of its batch that count."""
-        pool = self._bench.population.train.pool
-        outputs = self._forward(dict(zip(self._names, weights, strict=True)), pool.inputs[rows])
-        targets = pool.targets[rows]
-        each = self._losses(outputs.flatten(0, 1), targets.flatten(0, 1)).view(rows.shape)
-        counted = torch.arange(rows.shape[1]) < counts[:, None]
-        return each.where(counted, 0.0).sum(dim=1) / counts
-
-    def _call(self, weights: dict[str, Tensor], inputs: Tensor) -> Tensor:
-        output: Tensor = functional_call(self._bench.model, weights, (inputs,))
-        return output
-
-    def _loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Returns the loss of one example: the task's is a mean over a batch."""
-        return self._bench.task.loss(output[None], target[None])
-
     @torch.no_grad()
-    def _write(self, stacked: list[Tensor], order: list[int], out: Matrix) -> None:
-        rows = torch.cat([weight.flatten(1) for weight in stacked], dim=1)
+    def _write(self, stacked: list[Tensor], order: NDArray[np.intp], out: Matrix) -> None:
+        rows = torch.cat([weight.flatten(1) for weight in self._own(stacked)], dim=1)
         rows.sub_(self._slots.sent_row)
-        torch.from_numpy(out)[torch.tensor(order)] = rows
+        out[order] = rows.numpy()

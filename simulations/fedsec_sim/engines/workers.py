@@ -35,7 +35,7 @@ class Workers:
         workers: Processes in all, >= 2.
         size: d.
         nodes: Most nodes of one job.
-        step: Nodes that a process takes at once.
+        step: Nodes that a process takes at once; for an engine that is not independent its own.
 
     Raises:
         ConfigError: This system cannot fork.
@@ -49,6 +49,7 @@ class Workers:
         self._inner = engine
         self.name = f"{self._inner.name}, {workers} workers"
         self.step = nodes
+        self.independent = engine.independent
         self._others = [_Other(context, self._inner, self._shared) for _ in range(workers - 1)]
 
     def rows(self, count: int) -> Matrix:
