@@ -4,11 +4,21 @@ The reason travels to the coordinator and is shown there, so it says what was as
 missing, and nothing else about the site.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from fedsec.errors import PolicyRefusal
 from fedsec.plan import FederationPlan
-from fedsec.plan.secure_aggregation import parameters, update_clip, word_bits
+from fedsec.plan.secure_aggregation import update_clip, word_bits
+from fedsec.plan.visibility import Visibility, group_size, parameters, visibility
 from fedsec.secagg.parameters import Mode
 from fedsec_client.settings import NodeSettings, Policy
+
+LESS: tuple[Visibility, ...] = ("each", "groups", "sum")
+"""What the coordinator sees, from most to least."""
+SEEN: Mapping[Visibility, str] = MappingProxyType(
+    {"each": "each update", "groups": "the sum of each group", "sum": "one sum"}
+)
 
 
 def check_plan(plan: FederationPlan, settings: NodeSettings) -> None:
@@ -28,7 +38,8 @@ def check_plan(plan: FederationPlan, settings: NodeSettings) -> None:
             f"nodes.quorum = {plan.nodes.quorum} is less than this node's "
             f"policy.min_nodes = {policy.min_nodes}"
         )
-    _check_secure_aggregation(plan, settings.policy)
+    _check_visibility(plan, policy.visibility)
+    _check_secure_aggregation(plan, policy)
 
 
 def _check_secure_aggregation(plan: FederationPlan, policy: Policy) -> None:
@@ -56,10 +67,26 @@ def _check_secure_aggregation(plan: FederationPlan, policy: Policy) -> None:
             f"updates may have an L2 norm of {clip:g}, more than this node's "
             f"policy.max_clip = {policy.max_clip:g}"
         )
+    size, nodes = group_size(plan), plan.smallest_cohort
     try:
-        policy.minima.check(parameters(plan, plan.smallest_cohort))
+        if size is None:
+            policy.minima.check(parameters(plan, nodes))
+        else:
+            policy.minima.check_cohort(nodes)
+            policy.minima.check_group(size)
+            policy.minima.check(parameters(plan, size), group=True)
     except PolicyRefusal as refusal:
         raise PolicyRefusal(f"in the smallest round of the plan: {refusal}") from refusal
+
+
+def _check_visibility(plan: FederationPlan, most: Visibility) -> None:
+    """The coordinator sees no more than the site allows."""
+    seen = visibility(plan)
+    if LESS.index(seen) < LESS.index(most):
+        raise PolicyRefusal(
+            f'the coordinator sees {SEEN[seen]} (visibility = "{seen}"), more than this '
+            f'node\'s policy.visibility = "{most}" allows'
+        )
 
 
 def _check_task(plan: FederationPlan, settings: NodeSettings) -> None:

@@ -99,7 +99,10 @@ class Policy(_Table):
         secure_aggregation: What a plan's secure sum must withstand at least: ``"off"`` asks for
             none, ``"semi-honest"`` for any, ``"malicious"`` for one that needs no trust in the
             coordinator.
+        visibility: The most that the coordinator may see of a round: ``"each"`` update, sums of
+            ``"groups"`` of nodes, or one ``"sum"``.
         min_cohort: Least nodes in a round with a secure sum.
+        min_group: Least nodes of a group, where each group of a round has a sum of its own.
         min_neighbours: Least nodes with which this one exchanges masks there; k.
         min_threshold: Least shares that open a secret of this node there; t.
         min_word_bits: Least bits of the words that are added there.
@@ -114,7 +117,9 @@ class Policy(_Table):
     min_nodes: Annotated[int, Field(ge=1, le=100_000)] = 2
     max_rounds: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     secure_aggregation: Literal["off", "semi-honest", "malicious"] = "off"
+    visibility: Literal["each", "groups", "sum"] = "each"
     min_cohort: Annotated[int, Field(ge=1, le=100_000)] = 4
+    min_group: Annotated[int, Field(ge=1, le=100_000)] = 4
     min_neighbours: Annotated[int, Field(ge=0, le=100_000)] = 0
     min_threshold: Annotated[int, Field(ge=0, le=100_000)] = 0
     min_word_bits: Literal[16, 32] = 16
@@ -125,7 +130,9 @@ class Policy(_Table):
     @property
     def minima(self) -> Minima:
         """What a round with a secure sum must have, whatever the plan says."""
-        return Minima(self.min_cohort, self.min_neighbours, self.min_threshold)
+        return Minima(
+            self.min_cohort, self.min_neighbours, self.min_threshold, group=self.min_group
+        )
 
 
 class App(_Table):

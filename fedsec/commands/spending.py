@@ -1,7 +1,7 @@
 """What a plan's privacy costs and how much noise it takes, reckoned before anything runs."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedsec.errors import ConfigError
 from fedsec.flower.perturb import Perturb
@@ -112,13 +112,14 @@ def calibrated(plan: FederationPlan, epsilon: float) -> FederationPlan:
     Raises:
         ConfigError: No multiplier does, or the plan states no price.
     """
-    privacy, releases = _privacy(plan), terms(plan).releases
+    privacy, of = _privacy(plan), terms(plan)
     budget = privacy.model_copy(update={"epsilon": epsilon})
-    found = calibrate(
-        lambda multiplier: price(budget, multiplier).times(releases),
-        epsilon=epsilon,
-        delta=privacy.delta,
-    )
+
+    def whole(multiplier: float) -> Price:
+        asked = price(budget, multiplier)
+        return replace(asked, delta=max(asked.delta, of.price.delta)).times(of.releases)
+
+    found = calibrate(whole, epsilon=epsilon, delta=privacy.delta)
     changed = budget.model_copy(update={"noise_multiplier": found})
     return plan.model_copy(update={"privacy": changed})
 

@@ -21,6 +21,7 @@ from fedsec.flower.messages import Heading
 from fedsec.flower.secure_messages import Stage, read_stage
 from fedsec.flower.secure_node import Identity, SecureNode, Turn, coding
 from fedsec.plan import FederationPlan
+from fedsec.plan.visibility import assumptions
 from fedsec.secagg.keeping import read_state, write_state
 from fedsec.secagg.membership import Setting
 from fedsec.secagg.parameters import Mode
@@ -136,8 +137,7 @@ class ContextTurns:
             word_bits=_int(kept, _BITS),
             malicious=Mode(section.mode) is Mode.MALICIOUS,
         )
-        assumptions = section.assumptions(self._plan.round.attempts)
-        return Setting(session, assumptions, _int(kept, _QUORUM), _int(kept, _MOST))
+        return Setting(session, assumptions(self._plan), _int(kept, _QUORUM), _int(kept, _MOST))
 
 
 def _for_a_round(message: Message, context: Context) -> Identity:

@@ -74,6 +74,7 @@ class Collected:
         metrics: What each row's nodes report, means over them (m,); empty where it is withheld.
         failed: Why no answer came, by node id.
         rejected: What was wrong with an answer, by node id.
+        asked: How many nodes were to be in a row; None: the whole cohort.
     """
 
     rows: Matrix
@@ -82,6 +83,7 @@ class Collected:
     metrics: tuple[Metrics, ...]
     failed: Reasons
     rejected: Reasons
+    asked: int | None = None
 
     @property
     def nodes(self) -> tuple[int, ...]:

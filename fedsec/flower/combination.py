@@ -73,7 +73,8 @@ class Weighted:
 class OverPopulation:
     """The sum of all updates over a public number, whoever answered.
 
-    For sums that are noised before they get here: what they are divided by must not tell more.
+    For sums that are noised before they get here: what they are divided by must not tell more. A
+    row times its weight is a sum.
 
     Args:
         nodes: How many can take part, as the plan says, >= 1.
@@ -84,6 +85,6 @@ class OverPopulation:
     def __call__(self, attempt: Attempt, collected: Collected, memory: Arrays) -> Combined:
         """See `Combination`."""
         del attempt
-        shares = np.array([len(group) for group in collected.groups]) / self.nodes
+        shares = collected.weights / self.nodes
         vector: Vector = shares.astype(np.float32) @ collected.rows
         return Combined(vector, memory)

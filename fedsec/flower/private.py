@@ -28,6 +28,7 @@ from fedsec.flower.reporting import Json
 from fedsec.flower.robust import CENTRE, RobustCombination
 from fedsec.plan import FederationPlan, Privacy, Robust
 from fedsec.plan.privacy import CLIP_LEARNING_RATE, clip_noise, expected, population
+from fedsec.plan.visibility import fewest_in_a_sum, group_size, most_in_a_sum
 from fedsec.privacy.clipping import AdaptiveClip, clip_factors
 from fedsec.privacy.gaussian import GaussianMechanism
 from fedsec.privacy.keystream import Keystream
@@ -64,6 +65,7 @@ class Central:
             raise ConfigError('the plan has no privacy.model = "central"')
         self._plan = plan
         self._privacy: Privacy = plan.privacy
+        self._rows = rows_of(plan)
         self._nodes = population(plan)
         self._expected = expected(plan)
         self._adaptive = adaptive(plan)
@@ -115,9 +117,9 @@ class Central:
         return weighted_sum(collected.rows, factors * sizes) / self._expected, ()
 
     def _all_rows(self, given: NDArray[np.float32], factors: Doubles) -> NDArray[Any]:
-        """Returns n rows: the clipped ones, and zero for whoever is absent or unusable."""
-        kind = np.float32 if self._nodes <= _LARGE else np.float64
-        rows: NDArray[Any] = np.zeros((self._nodes, given.shape[1]), kind)
+        """Returns all rows: the clipped ones, and zero for what is absent or unusable."""
+        kind = np.float32 if self._rows <= _LARGE else np.float64
+        rows: NDArray[Any] = np.zeros((self._rows, given.shape[1]), kind)
         for row, update, factor in zip(rows, given, factors, strict=False):
             if factor > 0:
                 np.multiply(update, factor, out=row, casting="same_kind")
@@ -131,13 +133,14 @@ class Central:
         memory: Arrays,
         rows: NDArray[Any],
     ) -> tuple[Doubles, tuple[NodeRecord, ...]]:
-        absent = ((),) * (self._nodes - len(collected.rows))
+        absent = ((),) * (self._rows - len(collected.rows))
         whole = replace(
             collected,
             rows=rows,
             groups=(*collected.groups, *absent),
-            weights=np.ones(self._nodes),
+            weights=np.ones(self._rows),
             rejected={},
+            asked=self._nodes,
         )
         # f is counted of n, whoever was drawn and answered
         everybody = replace(attempt, cohort=tuple(range(self._nodes)))
@@ -176,17 +179,31 @@ def central_mechanism(plan: FederationPlan, clip: float) -> GaussianMechanism:
 def central_sensitivity(plan: FederationPlan, clip: float) -> float:
     """Returns the worst-case L2 change of the aggregate when one node's update becomes zero.
 
+    Where there are groups, that moves the mean of its group by the clip over the fewest nodes that
+    such a mean may be of.
+
     Raises:
         ConfigError: No useful bound is known for the plan's rule.
     """
-    robust, n = rule_of(plan), population(plan)
+    robust, n = rule_of(plan), rows_of(plan)
     if robust is None:
         return clip / expected(plan) * (1 + _rounding_of_a_sum(plan))
-    pipeline = robust.pipeline(robust.count(n))
-    found = pipeline.sensitivity(clip, n, "zero-out")
+    pipeline = robust.pipeline(robust.count(population(plan)))
+    if group_size(plan) is None:
+        found, stretch = pipeline.sensitivity(clip, n, "zero-out"), _rounding(pipeline, clip, n)
+    else:
+        many = fewest_in_a_sum(plan)
+        found = pipeline.sensitivity(clip / many / 2, n, "replace-one")  # of any two means so near
+        stretch = many * _rounding(pipeline, clip, n) + _rounding_of_a_sum(plan)
     if found is None:
         raise ConfigError(f"no useful bound is known for the sensitivity of {pipeline!r}")
-    return found * (1 + _rounding(pipeline, clip, n))
+    return found * (1 + stretch)
+
+
+def rows_of(plan: FederationPlan) -> int:
+    """Returns how many rows a rule gets under central privacy: a public number."""
+    size, nodes = group_size(plan), population(plan)
+    return nodes if size is None else nodes // size
 
 
 def _rounding_of_a_sum(plan: FederationPlan) -> float:
@@ -194,8 +211,10 @@ def _rounding_of_a_sum(plan: FederationPlan) -> float:
 
     Each of two neighbours' means, no longer than the clip, is off by one unit roundoff at most.
     """
-    section = plan.secure_aggregation
-    return 0.0 if section is None else 2 * section.max_nodes * 2.0**-24
+    if plan.secure_aggregation is None:
+        return 0.0
+    most = plan.secure_aggregation.max_nodes if group_size(plan) is None else most_in_a_sum(plan)
+    return 2 * most * 2.0**-24
 
 
 def _rounding(pipeline: Pipeline, clip: float, n: int) -> float:

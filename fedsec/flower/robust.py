@@ -32,8 +32,9 @@ WEIGHT_CAP = 3.0
 class RobustCombination:
     """Pre-aggregations and a rule, for at most f hostile nodes among those drawn.
 
-    A node whose reply was rejected counts against f. If there are more than f, or too few rows are
-    left for the rule's promise, the attempt is missed: nothing weaker takes the rule's place.
+    Where a row is the sum of a group, f of them spoil f rows at most. A node whose reply was
+    rejected counts against f. If there are more than f, or too few rows are left for the rule's
+    promise, the attempt is missed: nothing weaker takes the rule's place.
 
     Args:
         robust: What the plan says.
@@ -52,7 +53,8 @@ class RobustCombination:
     def __call__(self, attempt: Attempt, collected: Collected, memory: Arrays) -> Combined:
         """See `Combination`."""
         hostile = {n: why for n, why in collected.rejected.items() if n in attempt.cohort}
-        allowed = self.robust.count(len(attempt.cohort))
+        asked = len(attempt.cohort) if collected.asked is None else collected.asked
+        allowed = self.robust.count(asked)
         left = allowed - len(hostile)
         if left < 0:
             raise AttemptMissed(

@@ -4,6 +4,9 @@ Each is a `train` message with a record ``fedsec.secagg``: the name of the stage
 docs/spec/secagg.md. The first one also carries the model; the vector comes back as an array.
 
     stage       coordinator sends          node answers
+    entry       -                          entry               once in a run, where there are
+    part        list of entries            revealed nonce      groups
+    groups      list, revealed nonces      the seed
     offer       (the model)                key offer
     nonce       roster                     nonce
     shares      roster                     shares
@@ -19,6 +22,7 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from fedsec.errors import ProtocolError
 from fedsec.flower.arrays import pack, unpack
 from fedsec.flower.messages import COORDINATOR, INSTRUCTION, Heading, heading_record
+from fedsec.secagg.group_messages import Entries, Entry, Reveal
 from fedsec.secagg.keys import SIGNATURE_BYTES
 from fedsec.secagg.masks import Words
 from fedsec.secagg.messages import (
@@ -44,6 +48,9 @@ STAGE, BODY = "stage", "body"
 class Stage(StrEnum):
     """Of a secure sum, in order."""
 
+    ENTRY = "entry"
+    PART = "part"
+    GROUPS = "groups"
     OFFER = "offer"
     NONCE = "nonce"
     SHARES = "shares"
@@ -93,6 +100,42 @@ def read_request(stage: Stage, content: RecordDict) -> Roster | Delivery | Survi
             return Survivors.read(body, COORDINATOR)
 
 
+GROUPING = frozenset({Stage.ENTRY, Stage.PART, Stage.GROUPS})
+"""Stages in which groups are drawn."""
+
+
+def read_grouping_request(stage: Stage, content: RecordDict) -> Entries | None:
+    """Returns what the coordinator sends as groups are drawn; None where that is nothing.
+
+    Raises:
+        ProtocolError: ``malformed``.
+    """
+    body = _body(content, stage, COORDINATOR)
+    return None if stage is Stage.ENTRY else Entries.read(body, COORDINATOR)
+
+
+def grouping_reply(stage: Stage, body: bytes) -> RecordDict:
+    """Returns a node's answer as groups are drawn."""
+    return RecordDict({SECAGG: _record(stage, body)})
+
+
+def read_grouping_reply(stage: Stage, content: RecordDict, peer: str) -> Entry | Reveal | bytes:
+    """Returns what a node answers as groups are drawn.
+
+    Raises:
+        ProtocolError: ``undefended``, ``malformed`` or ``bad-records``.
+    """
+    body = _body(content, stage, peer)
+    _check_records(content, {SECAGG}, peer)
+    match stage:
+        case Stage.ENTRY:
+            return Entry.read(body, peer)
+        case Stage.PART:
+            return Reveal.read(body, peer)
+        case _:
+            return body
+
+
 def reply(stage: Stage, effect: Offer | Effect) -> RecordDict:
     """Returns a node's answer at a stage."""
     match effect:
@@ -124,8 +167,7 @@ def read_reply(
     """
     body = _body(content, stage, peer)
     wanted = {SECAGG, MASKED} if stage is Stage.VECTOR else {SECAGG}
-    if set(content) != wanted:
-        raise ProtocolError(peer, "bad-records", f"want {', '.join(sorted(wanted))} and no others")
+    _check_records(content, wanted, peer)
     match stage:
         case Stage.OFFER:
             return Offer.read(body, peer)
@@ -140,6 +182,11 @@ def read_reply(
             if len(body) != length:
                 raise ProtocolError(peer, "malformed", f"{stage} has {len(body)} bytes")
             return body
+
+
+def _check_records(content: RecordDict, wanted: set[str], peer: str) -> None:
+    if set(content) != wanted:
+        raise ProtocolError(peer, "bad-records", f"want {', '.join(sorted(wanted))} and no others")
 
 
 def _record(stage: Stage, body: bytes) -> ConfigRecord:

@@ -1,5 +1,6 @@
 """The node's half of a secure sum, around a ClientApp: the app trains, its update never leaves.
 
+    stages entry, part, groups: `fedsec.flower.group_node`
     stage offer: the app trains; its update is coded and kept; keys are offered
     later stages: `fedsec.secagg.node`; the vector leaves masked
 
@@ -19,8 +20,16 @@ from flwr.clientapp.typing import ClientAppCallable
 
 from fedsec.errors import ConfigError, PolicyRefusal
 from fedsec.flower.app_updates import read_difference, read_own_update
+from fedsec.flower.group_node import GroupNode
 from fedsec.flower.messages import Heading, read_heading
-from fedsec.flower.secure_messages import SECAGG, Stage, read_request, read_stage, reply
+from fedsec.flower.secure_messages import (
+    GROUPING,
+    SECAGG,
+    Stage,
+    read_request,
+    read_stage,
+    reply,
+)
 from fedsec.flower.secure_session import make_setting
 from fedsec.flower.sums import SumForm, sum_form
 from fedsec.plan import FederationPlan
@@ -104,6 +113,7 @@ class SecureNode:
         self._identity = identity
         self._code = code
         self._turns = turns
+        self._groups = GroupNode(plan)
 
     def __call__(self, message: Message, context: Context, app: ClientAppCallable) -> Message:
         """Returns the node's answer at one stage.
@@ -132,6 +142,9 @@ class SecureNode:
             self._identity.trusted,
             self._identity.minima,
         )
+        if stage in GROUPING:
+            answer = self._groups(me, stage, heading, message.content, context)
+            return Message(answer, reply_to=message)
         if stage is Stage.OFFER:
             return self._begin(me, message, context, app)
         turn = self._turns.get(context)
@@ -160,6 +173,7 @@ class SecureNode:
         self, me: protocol.Node, message: Message, context: Context, app: ClientAppCallable
     ) -> Message:
         heading = read_heading(message.content)
+        mine = self._groups.group(context)
         self._turns.put(context, None)  # whatever was under way is over
         _take_turn(context, heading)
         without = {name: record for name, record in message.content.items() if name != SECAGG}
@@ -168,7 +182,8 @@ class SecureNode:
         if answer.has_error():
             return answer
         form, words = self._code(message, answer, heading)
-        setting = make_setting(self._plan, form, context.run_id, heading)
+        group = None if mine is None else (mine.group, mine.members)
+        setting = make_setting(self._plan, form, context.run_id, heading, group)
         state, offer = protocol.begin(me, setting)
         self._turns.put(context, Turn(heading, setting, state, words))
         return Message(reply(Stage.OFFER, offer), reply_to=message)

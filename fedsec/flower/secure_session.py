@@ -1,10 +1,19 @@
 """What both sides of a secure sum make for themselves from the plan."""
 
+from collections.abc import Mapping
+
 from fedsec.errors import ConfigError
 from fedsec.flower.messages import Heading
 from fedsec.flower.sums import SumForm
 from fedsec.plan import FederationPlan
-from fedsec.plan.secure_aggregation import parameters
+from fedsec.plan.visibility import (
+    assumptions,
+    fewest_in_a_sum,
+    group_size,
+    most_in_a_sum,
+    most_nodes,
+)
+from fedsec.secagg.group_messages import Split
 from fedsec.secagg.membership import Setting
 from fedsec.secagg.parameters import Mode
 from fedsec.secagg.session import Session
@@ -12,7 +21,13 @@ from fedsec.secagg.session import Session
 RUN_IDS = 2**64
 
 
-def make_setting(plan: FederationPlan, form: SumForm, run_id: int, heading: Heading) -> Setting:
+def make_setting(
+    plan: FederationPlan,
+    form: SumForm,
+    run_id: int,
+    heading: Heading,
+    group: tuple[int, Mapping[int, bytes]] | None = None,
+) -> Setting:
     """Returns the setting of one attempt's sum.
 
     Args:
@@ -20,6 +35,7 @@ def make_setting(plan: FederationPlan, form: SumForm, run_id: int, heading: Head
         form: Of the vectors.
         run_id: Of the run.
         heading: Round and attempt.
+        group: Number and signing keys by id of the group that sums; None: all nodes do.
 
     Raises:
         ConfigError: The plan has no secure aggregation.
@@ -27,6 +43,7 @@ def make_setting(plan: FederationPlan, form: SumForm, run_id: int, heading: Head
     section = plan.secure_aggregation
     if section is None:
         raise ConfigError("the plan has no [secure_aggregation]")
+    number, members = group or (0, None)
     session = Session(
         plan=bytes.fromhex(plan.digest),
         run=run_id % RUN_IDS,
@@ -35,7 +52,31 @@ def make_setting(plan: FederationPlan, form: SumForm, run_id: int, heading: Head
         words=form.length,
         word_bits=form.word_bits,
         malicious=Mode(section.mode) is Mode.MALICIOUS,
+        group=number,
     )
-    smallest = parameters(plan, plan.smallest_cohort).least  # a Flower app has no quorum
-    quorum = plan.nodes.quorum if plan.built_in else smallest
-    return Setting(session, section.assumptions(plan.round.attempts), quorum, section.max_nodes)
+    return Setting(session, assumptions(plan), fewest_in_a_sum(plan), most_in_a_sum(plan), members)
+
+
+def make_split(plan: FederationPlan, run_id: int, heading: Heading) -> Split:
+    """Returns what a draw of the plan's groups is about.
+
+    Args:
+        plan: With groups.
+        run_id: Of the run.
+        heading: Of the first round; each of its attempts may draw once.
+
+    Raises:
+        ConfigError: The plan has no groups.
+    """
+    section, size = plan.secure_aggregation, group_size(plan)
+    if section is None or size is None:
+        raise ConfigError("the plan has no groups")
+    return Split(
+        plan=bytes.fromhex(plan.digest),
+        run=run_id % RUN_IDS,
+        draw=heading.attempt,
+        size=size,
+        malicious=Mode(section.mode) is Mode.MALICIOUS,
+        fewest=plan.smallest_cohort,
+        most=most_nodes(plan),
+    )

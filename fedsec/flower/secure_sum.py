@@ -1,32 +1,38 @@
-"""The coordinator's half of a secure sum over a Grid: the cohort's updates become one row.
+"""The coordinator's half of secure sums over a Grid: one row for all nodes, or one for each group.
 
-    offer --> [nonce] --> shares --> vector --> [signature] --> reveal --> one row
-                    a node that fails at a stage is lost from there on
+    [groups, once] --> offer --> [nonce] --> shares --> vector --> [signature] --> reveal --> rows
+                         a node that fails at a stage is lost from there on
 
-Masked vectors are added up as they come, each once, so that the memory needed does not grow with
-the number of nodes. A node that is found to lie is left out of the run's later sums.
+Sums of several groups go through the stages side by side. Masked vectors are added up as they come,
+each once, so that the memory needed does not grow with the number of nodes. A node that is found to
+lie is left out of the run's later sums; a group that loses its sum is a missing row.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import numpy as np
-from flwr.app import Message, MessageType, RecordDict
+from flwr.app import RecordDict
 
-from fedsec.errors import ConfigError, ProtocolError
+from fedsec.errors import ConfigError
 from fedsec.flower.collection import Attempt, AttemptMissed, Collected, Post
-from fedsec.flower.messages import Heading, Metrics, read_heading
-from fedsec.flower.replies import MAX_REASON, frozen
+from fedsec.flower.group_draw import Group, GroupDraw
+from fedsec.flower.messages import Metrics, read_heading
+from fedsec.flower.replies import frozen
 from fedsec.flower.secure_messages import Stage, read_reply, request, with_stage
 from fedsec.flower.secure_session import make_setting
-from fedsec.flower.sums import SumForm, sum_form
+from fedsec.flower.sums import SumForm, Summed, sum_form
+from fedsec.flower.talk import Talk
 from fedsec.plan import FederationPlan
+from fedsec.plan.privacy import population
+from fedsec.plan.visibility import group_size
 from fedsec.secagg import coordinator, stages
 from fedsec.secagg.coordinator import Ask, Close, Opened, Received
 from fedsec.secagg.masks import Words, word_type
 from fedsec.secagg.messages import Delivery, Roster, Survivors
 from fedsec.secagg.recovery import Lost
+from fedsec.vectors import Vector
 
 STAGE_OF: Mapping[type[stages.State], Stage] = MappingProxyType(
     {
@@ -39,27 +45,28 @@ STAGE_OF: Mapping[type[stages.State], Stage] = MappingProxyType(
     }
 )
 
-LONG = frozenset({Stage.OFFER, Stage.VECTOR})
-"""Stages in which nodes train or send much; they get the whole of the plan's deadline."""
-
-SHORT_S = 60.0
-"""Seconds for any other stage, so that a node that is silent in each costs the others little."""
-
 
 @dataclass(slots=True)
 class _Sum:
-    """One attempt that is under way."""
+    """The sum of all nodes, or of a group, under way.
 
-    post: Post
-    heading: Heading
+    Args:
+        state: Of the protocol.
+        like: Shape and dtype of a masked vector.
+        nodes: Ids of those who may be in it, whether they are there or not.
+        requests: What to send next, by node.
+        end: How it ended.
+    """
+
     state: stages.State
     like: Words
-    failed: dict[int, str] = field(default_factory=dict)
-    rejected: dict[int, str] = field(default_factory=dict)
+    nodes: tuple[int, ...]
+    requests: Mapping[int, Roster | Delivery | Survivors] = field(default_factory=dict)
+    end: Opened | Lost | None = None
 
 
 class SecureSum:
-    """One row for the whole cohort: the mean of the updates of all that came through.
+    """Rows of nodes that nobody sees one by one.
 
     Args:
         plan: With secure aggregation.
@@ -75,99 +82,143 @@ class SecureSum:
         self._size = size
         self._trusted = trusted
         self._liars: dict[int, str] = {}
+        self._groups = None if group_size(plan) is None else GroupDraw(plan, trusted)
 
     def __call__(self, post: Post, attempt: Attempt) -> Collected:
         """See `fedsec.flower.collection.Collection`."""
-        heading = read_heading(attempt.content)
-        form = sum_form(self._plan, self._size, heading)
-        setting = make_setting(self._plan, form, post.grid.run.run_id, heading)
-        invited = frozenset(attempt.cohort) - self._liars.keys()
-        session = setting.session
-        like = np.broadcast_to(np.zeros((), word_type(session.word_bits)), (session.words,))
-        run = _Sum(post, heading, stages.Offering(setting, invited, self._trusted), like)
-        run.rejected |= {node: why for node, why in self._liars.items() if node in attempt.cohort}
-        first = with_stage(attempt.content)
-        opened = self._carry_out(run, dict.fromkeys(sorted(invited), first))
-        try:
-            return _collected(form, opened, run)
-        except ConfigError as error:  # a node may add any word to the sum of the weights
-            raise AttemptMissed(str(error), run.failed, run.rejected) from error
+        talk = Talk(post, read_heading(attempt.content))
+        form = sum_form(self._plan, self._size, talk.heading)
+        sums = self._begin(talk, attempt, form)
+        known = {node for each in sums for node in each.nodes} | set(attempt.cohort)
+        talk.rejected |= {node: why for node, why in self._liars.items() if node in known}
+        _carry_out(talk, sums, with_stage(attempt.content))
+        for each in sums:
+            self._judge(talk, each)
+        return self._collected(talk, form, sums)
 
-    def _carry_out(self, run: _Sum, contents: Mapping[int, RecordDict]) -> Opened:
-        while True:
-            stage = STAGE_OF[type(run.state)]
-            _exchange(run, stage, contents)
-            run.state, effect = coordinator.step(run.state, Close())
-            match effect:
-                case Ask(requests):
-                    contents = _contents(run, requests)
-                case Opened():
-                    self._blame(run, effect.blamed)
-                    return effect
-                case Lost():
-                    self._blame(run, effect.blamed)
-                    raise AttemptMissed(
-                        f"the secure sum is lost at stage {stage}: {effect.reason}",
-                        run.failed,
-                        run.rejected,
-                    )
-                case None:
-                    raise AttemptMissed("the secure sum is over", run.failed, run.rejected)
+    def _begin(self, talk: Talk, attempt: Attempt, form: SumForm) -> list[_Sum]:
+        """Returns the sums, those who are ready invited."""
+        groups: Sequence[Group | None] = (None,)
+        if self._groups is not None:
+            groups = self._groups(talk, attempt.cohort)
+        ready, made = set(attempt.cohort), []
+        for number, group in enumerate(groups):
+            nodes = attempt.cohort if group is None else tuple(sorted(group))
+            of = None if group is None else (number, group)
+            run_id = talk.post.grid.run.run_id
+            setting = make_setting(self._plan, form, run_id, talk.heading, of)
+            invited = frozenset(ready.intersection(nodes) - self._liars.keys())
+            talk.failed |= {node: "it is not there" for node in nodes if node not in ready}
+            words, bits = setting.session.words, setting.session.word_bits
+            like = np.broadcast_to(np.zeros((), word_type(bits)), (words,))
+            made.append(_Sum(stages.Offering(setting, invited, self._trusted), like, nodes))
+        return made
 
-    def _blame(self, run: _Sum, blamed: Mapping[int, str]) -> None:
+    def _judge(self, talk: Talk, run: _Sum) -> None:
         """Remembers liars for the rest of the run, and says so."""
-        told = {node: f"bad-share: {why}" for node, why in blamed.items()}
-        self._liars |= told
-        run.rejected |= told
+        if run.end is not None:
+            told = {node: f"bad-share: {why}" for node, why in run.end.blamed.items()}
+            self._liars |= told
+            talk.rejected |= told
+
+    def _collected(self, talk: Talk, form: SumForm, sums: Sequence[_Sum]) -> Collected:
+        """Returns the rows of the sums that were opened; one sum that was not is no round."""
+        rows, weights, groups, told = list[Vector](), list[float](), list[tuple[int, ...]](), []
+        for each in sums:
+            try:
+                summed, survivors = _opened(form, each)
+            except AttemptMissed as missed:
+                if self._groups is None:
+                    raise AttemptMissed(str(missed), talk.failed, talk.rejected) from missed
+                why = dict.fromkeys(each.nodes, f"its group has no sum: {missed}")
+                talk.failed = {**why, **talk.failed}
+                continue
+            row, weight = self._row(summed, survivors, len(each.nodes))
+            rows.append(row)
+            weights.append(weight)
+            groups.append(survivors)
+            if summed.figures:
+                told.append(Metrics(summed.total or len(survivors), summed.figures))
+        alive = {node for group in groups for node in group}
+        return Collected(
+            rows=np.array(rows, np.float32).reshape(len(rows), self._size),
+            groups=tuple(groups),
+            weights=np.array(weights),
+            metrics=tuple(told),
+            failed=frozen({node: why for node, why in talk.failed.items() if node not in alive}),
+            rejected=frozen(talk.rejected),
+            asked=sum(len(each.nodes) for each in sums),
+        )
+
+    def _row(self, summed: Summed, survivors: Sequence[int], nodes: int) -> tuple[Vector, float]:
+        """Returns a sum's row, and how much it counts.
+
+        Where the nodes have noised the sum, what it is divided by must not tell who answered.
+        """
+        privacy = self._plan.privacy
+        if privacy is None or privacy.model != "distributed":
+            return summed.mean, summed.weight
+        public = population(self._plan) if self._groups is None else nodes
+        return summed.mean * np.float32(len(survivors) / public), float(public)
 
 
-def _contents(
-    run: _Sum, requests: Mapping[int, Roster | Delivery | Survivors]
-) -> dict[int, RecordDict]:
+def _carry_out(talk: Talk, sums: Sequence[_Sum], first: RecordDict) -> None:
+    """Has all sums go through the stages side by side, to their ends."""
+    running = list(sums)
+    while running:
+        stage = STAGE_OF[type(running[0].state)]
+        at = {node: each for each in running for node in each.state.waiting}
+        if stage is Stage.OFFER:
+            contents = dict.fromkeys(sorted(at), first)
+        else:
+            contents = _contents(talk, stage, running)
+
+        def take(
+            node: int, content: RecordDict, at: Mapping[int, _Sum] = at, stage: Stage = stage
+        ) -> None:
+            run = at[node]
+            message = read_reply(stage, content, str(node), run.like)
+            run.state, _ = coordinator.step(run.state, Received(node, message))
+
+        talk.ask(stage, contents, take)
+        for each in running:
+            _close(each)
+        running = [each for each in running if each.end is None]
+
+
+def _close(run: _Sum) -> None:
+    stage = STAGE_OF[type(run.state)]
+    run.state, effect = coordinator.step(run.state, Close())
+    match effect:
+        case Ask(requests):
+            run.requests = requests
+        case Opened():
+            run.end = effect
+        case Lost(reason, blamed):
+            run.end = Lost(f"the secure sum is lost at stage {stage}: {reason}", blamed)
+        case None:
+            run.end = Lost("the secure sum is over")
+
+
+def _contents(talk: Talk, stage: Stage, running: Sequence[_Sum]) -> dict[int, RecordDict]:
     """Returns the messages of a stage; what is the same for several nodes is made once."""
-    stage, made = STAGE_OF[type(run.state)], dict[int, RecordDict]()
-    for each in requests.values():
+    asked = {node: each for run in running for node, each in run.requests.items()}
+    made = dict[int, RecordDict]()
+    for each in asked.values():
         if id(each) not in made:
-            made[id(each)] = request(stage, run.heading, each.to_bytes())
-    return {node: made[id(each)] for node, each in requests.items()}
+            made[id(each)] = request(stage, talk.heading, each.to_bytes())
+    return {node: made[id(each)] for node, each in asked.items()}
 
 
-def _exchange(run: _Sum, stage: Stage, contents: Mapping[int, RecordDict]) -> None:
-    """Takes one stage's answers as they come; notes who gave none, or a bad one."""
-    answered, post = set(), run.post
-    if stage not in LONG:
-        post = replace(post, deadline_s=min(post.deadline_s, SHORT_S))
-    for reply in post.exchange(contents, MessageType.TRAIN, run.heading.round):
-        node = reply.metadata.src_node_id
-        answered.add(node)
-        _take(run, stage, node, reply)
-    for node in contents.keys() - answered:
-        run.failed[node] = f"stage {stage}: {post.silent}"
-
-
-def _take(run: _Sum, stage: Stage, node: int, reply: Message) -> None:
-    if reply.has_error():
-        reason = reply.error.reason or f"error {reply.error.code}"
-        run.failed[node] = f"stage {stage}: {' '.join(reason.split())[:MAX_REASON]}"
-        return
-    try:
-        message = read_reply(stage, reply.content, str(node), run.like)
-        run.state, _ = coordinator.step(run.state, Received(node, message))
-    except ProtocolError as error:
-        run.rejected[node] = f"{error.code}: {error.detail}"
-
-
-def _collected(form: SumForm, opened: Opened, run: _Sum) -> Collected:
-    summed = form.decode(opened.total, len(opened.survivors))
-    metrics: tuple[Metrics, ...] = ()
-    if summed.figures:
-        metrics = (Metrics(summed.total or len(opened.survivors), summed.figures),)
-    alive = set(opened.survivors)
-    return Collected(
-        rows=summed.mean[np.newaxis],
-        groups=(opened.survivors,),
-        weights=np.array([summed.weight]),
-        metrics=metrics,
-        failed=frozen({node: why for node, why in run.failed.items() if node not in alive}),
-        rejected=frozen(run.rejected),
-    )
+def _opened(form: SumForm, run: _Sum) -> tuple[Summed, tuple[int, ...]]:
+    """Returns what a sum says, and whose vectors are in it; AttemptMissed where there is none."""
+    match run.end:
+        case Opened(total, survivors):
+            try:
+                return form.decode(total, len(survivors)), survivors
+            except ConfigError as error:  # a node may add any word to the sum of the weights
+                raise AttemptMissed(str(error), {}, {}) from error
+        case Lost(reason):
+            raise AttemptMissed(reason, {}, {})
+        case None:
+            raise AttemptMissed("the secure sum did not end", {}, {})

@@ -23,6 +23,7 @@ from fedsec.flower.messages import Heading, Metrics
 from fedsec.plan import FederationPlan
 from fedsec.plan.privacy import honest, population
 from fedsec.plan.secure_aggregation import coded_bits, max_weight, update_clip, word_bits
+from fedsec.plan.visibility import group_size, most_in_a_sum
 from fedsec.privacy.distributed import NoisySum, set_up
 from fedsec.privacy.keystream import Keystream
 from fedsec.privacy.skellam import Skellam
@@ -164,13 +165,13 @@ def sum_form(plan: FederationPlan, size: int, heading: Heading) -> SumForm:
     if coded_bits(plan) is not None:
         encoding = noised(plan, size, heading)
     else:
-        encoding = FixedPoint(size, clip, section.max_nodes, word_bits(plan))
+        encoding = FixedPoint(size, clip, most_in_a_sum(plan), word_bits(plan))
         if plan.privacy is not None and plan.privacy.model == "central":
             clip = _short_of(clip, encoding)
     return SumForm(
         encoding=encoding,
         clip=clip,
-        members=section.max_nodes,
+        members=most_in_a_sum(plan),
         max_weight=max_weight(plan),
         figures={name: (low, high) for name, (low, high) in section.metrics.items()},
     )
@@ -222,7 +223,7 @@ def noisy_sum(plan: FederationPlan, size: int) -> NoisySum:
     return set_up(
         length=padded(size),
         clip=update_clip(plan),
-        nodes=population(plan),
+        nodes=population(plan) if group_size(plan) is None else most_in_a_sum(plan),
         honest=honest(plan),
         noise_multiplier=privacy.noise_multiplier,
         bits=bits,

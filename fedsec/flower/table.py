@@ -11,7 +11,7 @@ from fedsec.errors import ConfigError
 from fedsec.flower.collection import LONGEST, Collection, Plain
 from fedsec.flower.combination import Combination, OverPopulation, Weighted
 from fedsec.flower.draws import Draw, Poisson, Ranked
-from fedsec.flower.private import Central
+from fedsec.flower.private import Central, rule_of
 from fedsec.flower.publishing import Publish
 from fedsec.flower.robust import RobustCombination, RootUpdate
 from fedsec.flower.secure_sum import SecureSum
@@ -56,7 +56,7 @@ ALGORITHMS: MappingProxyType[str, Callable[[Training], ServerOptimizer]] = Mappi
 def collection(
     plan: FederationPlan, size: int, trusted: Mapping[int, bytes] | None = None
 ) -> Collection:
-    """Returns how updates get from the nodes to rows.
+    """Returns how updates get from the nodes to rows: of each node, of each group, or one of all.
 
     Args:
         plan: For the built-in app.
@@ -106,7 +106,8 @@ def combination(
         if publish is None:
             raise ConfigError("the plan has [privacy]; say how noised aggregates are published")
         return Central(plan, publish, Keystream() if source is None else source, chance)
-    if plan.privacy is not None and plan.privacy.model == "distributed":
+    noised = plan.privacy is not None and plan.privacy.model == "distributed"
+    if noised and rule_of(plan) is None:
         return OverPopulation(population(plan))  # of what the nodes have noised
     if plan.robust is None:
         return Weighted()

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from fedsec.plan import secure_aggregation
+from fedsec.plan import secure_aggregation, visibility
 from fedsec.plan.data import data_and_task
 from fedsec.plan.privacy import (
     adaptive_clip,
@@ -11,6 +11,7 @@ from fedsec.plan.privacy import (
     fixed_denominator,
     honest_shares,
     noise_in_a_sum,
+    one_number_of_corrupt,
     own_privacy_keys,
     privacy_of_what,
 )
@@ -168,12 +169,14 @@ RULES: tuple[Callable[["FederationPlan"], Iterator[Refusal]], ...] = (
     amplification,
     adaptive_clip,
     honest_shares,
+    one_number_of_corrupt,
     noise_in_a_sum,
+    visibility.visible,
+    visibility.sound_groups,
     secure_aggregation.enough_for_a_sum,
     secure_aggregation.long_enough_words,
     secure_aggregation.sound_metrics,
     secure_aggregation.said_once,
-    secure_aggregation.mean_only,
     secure_aggregation.with_privacy,
     robust_rules,
     data_and_task,

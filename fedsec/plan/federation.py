@@ -14,6 +14,7 @@ from fedsec.plan.reading import list_problems, read_toml
 from fedsec.plan.robust import Robust
 from fedsec.plan.sections import App, Model, Nodes, Round, Section, Task, Title, Training
 from fedsec.plan.secure_aggregation import SecureAggregation
+from fedsec.plan.visibility import Visibility
 
 BUILT_IN_APP = "fedsec"
 MAX_BYTES = 1 << 18
@@ -29,10 +30,14 @@ class FederationPlan(Section):
     Args:
         schema_version: Of the plan's form; ``schema`` in the file.
         name: For people.
+        visibility: What the coordinator sees of a round: ``"each"`` update; with a table
+            [secure_aggregation] the sums of ``"groups"`` of nodes, over which a robust rule can
+            go, or one ``"sum"``. Left out: each update without that table, one sum with it.
     """
 
     schema_version: Literal[1] = Field(alias="schema")
     name: Title
+    visibility: Visibility | None = None
     app: App = App()
     task: Task | None = None
     data: Data | None = None

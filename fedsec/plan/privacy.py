@@ -7,6 +7,7 @@ from pydantic import Field
 
 from fedsec.plan.refusal import Refusal
 from fedsec.plan.sections import Section
+from fedsec.plan.visibility import corrupt_per_group, group_size
 
 if TYPE_CHECKING:
     from fedsec.plan.federation import FederationPlan
@@ -15,6 +16,8 @@ Model: TypeAlias = Literal["central", "local", "distributed", "example"]
 
 MIN_HONEST = 3
 """Fewest noise shares that a sum rests on: with two, each of the two knows half of the noise."""
+
+_GROUP_SIZE = "secure_aggregation.group_size"
 
 Positive: TypeAlias = Annotated[float, Field(gt=0, le=1e6)]
 Nodes: TypeAlias = Annotated[int, Field(ge=1, le=100_000)]
@@ -42,8 +45,11 @@ class Privacy(Section):
         clip_noise: Of the adaptation: standard deviation of the noise on the number of nodes
             whose update was shorter than the clip.
         bits: Of ``"distributed"``: of each word.
-        dropouts: Of ``"distributed"``: how many of the population may be missing from a sum.
-        corrupt: Of ``"distributed"``: how many may leave their noise out, or tell it others.
+        dropouts: Of ``"distributed"``: how many of the population, or of a group where there are
+            groups, may be missing from a sum.
+        corrupt: Of ``"distributed"``: how many may leave their noise out, or tell it others; as
+            many as secure_aggregation.corrupt makes of the population if left out. Where there are
+            groups, secure_aggregation.corrupt_per_group says it.
     """
 
     model: Model
@@ -96,11 +102,28 @@ def clip_noise(plan: "FederationPlan") -> float:
     return CLIP_NOISE_SHARE * expected(plan) if given is None else given
 
 
+def corrupt(plan: "FederationPlan") -> int:
+    """Returns how many nodes of a sum may leave their noise out, or tell it others."""
+    if group_size(plan) is not None:
+        return corrupt_per_group(plan)
+    if plan.privacy is not None and plan.privacy.corrupt is not None:
+        return plan.privacy.corrupt
+    return _colluding(plan)
+
+
 def honest(plan: "FederationPlan") -> int:
     """Returns how many noise shares every sum of a distributed plan holds at least."""
-    privacy = plan.privacy
-    lost = 0 if privacy is None else (privacy.dropouts or 0) + (privacy.corrupt or 0)
-    return population(plan) - lost
+    size, privacy = group_size(plan), plan.privacy
+    if privacy is None or privacy.model != "distributed":
+        return population(plan)
+    lost = privacy.dropouts or 0
+    return (population(plan) if size is None else size) - lost - corrupt(plan)
+
+
+def _colluding(plan: "FederationPlan") -> int:
+    """Returns how many of the population may collude by what secure aggregation is told."""
+    section = plan.secure_aggregation
+    return 0 if section is None else section.assumptions(1).corrupt_of(population(plan))
 
 
 def privacy_of_what(plan: "FederationPlan") -> Iterator[Refusal]:
@@ -232,16 +255,40 @@ def honest_shares(plan: "FederationPlan") -> Iterator[Refusal]:
     privacy = plan.privacy
     if privacy is None or privacy.model != "distributed":
         return
-    least, many, lost = honest(plan), population(plan), privacy.dropouts or 0
+    size, many, lost = group_size(plan), population(plan), privacy.dropouts or 0
+    least = honest(plan)
     if least < MIN_HONEST:
+        key, nodes = ("privacy.population", many) if size is None else (_GROUP_SIZE, size)
         yield Refusal(
-            "privacy.population",
-            f"{many} nodes less {lost} dropouts less {privacy.corrupt or 0} corrupt leave {least} "
+            key,
+            f"{nodes} nodes less {lost} dropouts less {corrupt(plan)} corrupt leave {least} "
             f"honest noise shares; at least {MIN_HONEST} are needed",
         )
-    if plan.nodes.quorum < many - lost:
+    if size is None and plan.nodes.quorum < many - lost:
         yield Refusal(
             "nodes.quorum",
             f"{plan.nodes.quorum} is less than the {many - lost} that privacy.population = {many} "
             f"and privacy.dropouts = {lost} leave: a sum of fewer has too little noise",
+        )
+
+
+def one_number_of_corrupt(plan: "FederationPlan") -> Iterator[Refusal]:
+    """Who colludes in a secure sum tells its noise, too."""
+    privacy = plan.privacy
+    if privacy is None or privacy.model != "distributed" or plan.secure_aggregation is None:
+        return
+    given, share = privacy.corrupt, plan.secure_aggregation.corrupt
+    if group_size(plan) is not None:
+        if given is not None:
+            yield Refusal(
+                "privacy.corrupt",
+                f"{given}: where there are groups, secure_aggregation.corrupt_per_group = "
+                f"{corrupt_per_group(plan)} says it; leave it out",
+            )
+    elif given is not None and given < _colluding(plan):
+        yield Refusal(
+            "privacy.corrupt",
+            f"{given} is less than the {_colluding(plan)} of {population(plan)} nodes that collude "
+            f"by secure_aggregation.corrupt = {share:g}, and who colludes tells its noise; leave "
+            "it out, or lower that share",
         )

@@ -8,6 +8,7 @@ from fedsec.errors import ConfigError
 from fedsec.plan.privacy import population
 from fedsec.plan.refusal import Refusal
 from fedsec.plan.robust import TRUSTING, Robust, parameters
+from fedsec.plan.visibility import fewest_rows, group_size, visibility
 from fedsec.robust.table import RULES
 
 if TYPE_CHECKING:
@@ -81,16 +82,17 @@ def _options(robust: Robust) -> Iterator[Refusal]:
 
 
 def _promise(plan: "FederationPlan", robust: Robust) -> Iterator[Refusal]:
-    """It must hold for the fewest answers that make a round."""
-    byzantine = robust.count(plan.smallest_cohort)
+    """It must hold for the fewest rows that make a round; f nodes spoil f rows at most."""
+    byzantine, size = robust.count(plan.smallest_cohort), group_size(plan)
+    if size is not None and plan.smallest_cohort < 2 * size:
+        return  # `sound_groups` tells of it
+    rows = f"a round counts with nodes.quorum = {plan.nodes.quorum} answers"
+    if size is not None:
+        rows += f", so with {fewest_rows(plan)} sums of groups of {size}"
     try:
-        robust.check(plan.nodes.quorum, byzantine)
+        robust.check(fewest_rows(plan), byzantine)
     except ConfigError as error:
-        yield Refusal(
-            "robust.byzantine",
-            f"{robust.byzantine}: {error} (a round counts with nodes.quorum = "
-            f"{plan.nodes.quorum} answers)",
-        )
+        yield Refusal("robust.byzantine", f"{robust.byzantine}: {error} ({rows})")
 
 
 def _weights(plan: "FederationPlan", robust: Robust) -> Iterator[Refusal]:
@@ -119,15 +121,16 @@ def _weights(plan: "FederationPlan", robust: Robust) -> Iterator[Refusal]:
 
 def _one_sum(plan: "FederationPlan", robust: Robust) -> Iterator[Refusal]:
     """Of a sum in secret there is one row, whose mean is all that can be told."""
-    distributed = plan.privacy is not None and plan.privacy.model == "distributed"
-    if plan.secure_aggregation is None and not distributed:
+    if visibility(plan) != "sum":
         return
     if robust.rule != "mean" or robust.before:
-        hidden = "[secure_aggregation]" if plan.secure_aggregation else "privacy.model"
+        stages = [str(stage) for stage in robust.before]
         yield Refusal(
             "robust.rule",
-            f'"{robust.rule}" needs the update of each node, and with {hidden} the coordinator '
-            "sees one sum; leave one of the two out",
+            f'"{" + ".join([*stages, robust.rule])}" compares updates, and the coordinator sees '
+            'their one sum: there is nothing to compare; write visibility = "groups", so that it '
+            'compares sums of groups, or rule = "mean" without `before`, or leave '
+            "[secure_aggregation] out",
         )
 
 
@@ -160,9 +163,10 @@ def _central(plan: "FederationPlan", robust: Robust) -> Iterator[Refusal]:
             f'robust.rule = "{robust.rule}"; leave it out, so that all take part',
         )
         return
-    nodes = population(plan)
+    nodes, size = population(plan), group_size(plan)
+    rows = nodes if size is None else nodes // size
     try:
-        bound = robust.pipeline(robust.count(nodes)).sensitivity(privacy.clip, nodes, "replace-one")
+        bound = robust.pipeline(robust.count(nodes)).sensitivity(privacy.clip, rows, "replace-one")
     except ConfigError:  # which `_promise` tells of
         return
     if bound is None:

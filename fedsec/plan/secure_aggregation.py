@@ -8,6 +8,7 @@
     max_nodes = 100              # no round has more; words are long enough for so many
     word_bits = 32               # or 16: half the bytes, a coarser grid
     metrics = { train-loss = [0.0, 10.0] }   # means that are told, each value kept to its range
+    group_size = 5               # with visibility = "groups": a sum for each group of so many
 
 How the parameters follow from the shares: docs/spec/secagg-graph.md.
 """
@@ -19,10 +20,13 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 from pydantic import AfterValidator, Field, PlainSerializer
 
 from fedsec.errors import ConfigError
+from fedsec.plan import visibility
 from fedsec.plan.privacy import DEFAULT_BITS, population
 from fedsec.plan.refusal import Refusal
 from fedsec.plan.sections import Frozen, Section
-from fedsec.secagg.parameters import Assumptions, Mode, Parameters, choose
+from fedsec.plan.visibility import group_size, most_in_a_sum
+from fedsec.secagg.groups import LEAST_SIZE, group_sizes
+from fedsec.secagg.parameters import Assumptions, Mode, choose
 
 if TYPE_CHECKING:
     from fedsec.plan.federation import FederationPlan
@@ -69,6 +73,10 @@ class SecureAggregation(Section):
         clip: Largest L2 norm of a node's update, before it is weighted; read by `update_clip`.
             Left out where [privacy] says it.
         max_nodes: No round has more nodes; of more that are ready, so many are drawn.
+        group_size: With ``visibility = "groups"``: nodes of the smallest group; 5 if left out.
+        corrupt_per_group: With groups: how many nodes of each may collude with the coordinator;
+            `corrupt` of the smallest group, rounded up, if left out. A sum withstands one always;
+            with 0, distributed privacy counts on the noise of all.
         word_bits: Of the integers that are added; 4 or 2 bytes for each entry of an update. Read
             by `word_bits`: left out where privacy.bits says it, else 32.
         max_weight: For a Flower app: largest weight that a node may claim; none weighs if left out.
@@ -81,6 +89,8 @@ class SecureAggregation(Section):
     dropout: Share = 0.1
     clip: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
     max_nodes: Annotated[int, Field(ge=4, le=100_000)] = 100
+    group_size: Annotated[int, Field(ge=LEAST_SIZE, le=50_000)] | None = None
+    corrupt_per_group: Annotated[int, Field(ge=0, le=50_000)] | None = None
     word_bits: Literal[16, 32] | None = None
     max_weight: Annotated[int, Field(ge=1, le=2**31)] | None = None
     metrics: Ranges = Frozen()
@@ -92,24 +102,6 @@ class SecureAggregation(Section):
             draws: How often the graph may be drawn for one sum: the plan's attempts per round.
         """
         return Assumptions(Mode(self.mode), _exact(self.corrupt), _exact(self.dropout), draws=draws)
-
-
-def parameters(plan: "FederationPlan", nodes: int) -> Parameters:
-    """Returns the parameters of a round of `nodes` under a plan with secure aggregation.
-
-    Raises:
-        ConfigError: The plan has none, or more nodes than `max_nodes`, or its shares cannot be
-            withstood among so many.
-    """
-    section = plan.secure_aggregation
-    if section is None:
-        raise ConfigError("the plan has no [secure_aggregation]")
-    if nodes > section.max_nodes:
-        raise ConfigError(
-            f"{nodes} nodes in a round; the plan has secure_aggregation.max_nodes = "
-            f"{section.max_nodes}"
-        )
-    return choose(nodes, section.assumptions(plan.round.attempts))
 
 
 def update_clip(plan: "FederationPlan") -> float:
@@ -139,10 +131,8 @@ def coded_bits(plan: "FederationPlan") -> int | None:
 
 
 def grid_steps(plan: "FederationPlan") -> int:
-    """Returns the steps from 0 to the clip: as many as words hold sums of `max_nodes` updates."""
-    section = plan.secure_aggregation
-    nodes = section.max_nodes if section is not None else 1
-    return ((1 << (word_bits(plan) - 1)) - 1) // nodes - 1
+    """Returns the steps from 0 to the clip: as many as words hold sums of the most updates."""
+    return ((1 << (word_bits(plan) - 1)) - 1) // most_in_a_sum(plan) - 1
 
 
 def max_weight(plan: "FederationPlan") -> int | None:
@@ -166,6 +156,8 @@ def enough_for_a_sum(plan: "FederationPlan") -> Iterator[Refusal]:
             f"{section.max_nodes} is less than nodes.quorum = {plan.nodes.quorum}",
         )
         return
+    if group_size(plan) is not None:  # see `fedsec.plan.visibility.sound_groups`
+        return
     smallest = plan.smallest_cohort
     for nodes in sorted({smallest, section.max_nodes}):
         try:
@@ -187,21 +179,20 @@ def long_enough_words(plan: "FederationPlan") -> Iterator[Refusal]:
     section = plan.secure_aggregation
     if section is None:
         return
-    bits, steps = word_bits(plan), grid_steps(plan)
+    bits, steps, most = word_bits(plan), grid_steps(plan), most_in_a_sum(plan)
     if coded_bits(plan) is None and steps < MIN_STEPS:
         yield Refusal(
             "secure_aggregation.word_bits",
-            f"{bits} bits leave {max(steps, 0)} steps from 0 to the clip for sums of max_nodes = "
-            f"{section.max_nodes} updates, {MIN_STEPS} are needed; use 32 bits, or at most "
-            f"{((1 << (bits - 1)) - 1) // (MIN_STEPS + 1)} nodes",
+            f"{bits} bits leave {max(steps, 0)} steps from 0 to the clip for sums of {most} "
+            f"updates, {MIN_STEPS} are needed; use 32 bits, or at most "
+            f"{((1 << (bits - 1)) - 1) // (MIN_STEPS + 1)} nodes in a sum",
         )
     weight = max_weight(plan)
-    if weight is not None and weight * section.max_nodes >= 1 << bits:
-        most = ((1 << bits) - 1) // section.max_nodes
+    if weight is not None and weight * most >= 1 << bits:
         yield Refusal(
             "training.max_examples" if plan.built_in else "secure_aggregation.max_weight",
-            f"{weight} times secure_aggregation.max_nodes = {section.max_nodes} does not fit into "
-            f"a word of {bits} bits; allowed: 1..{most}",
+            f"{weight} times the {most} nodes of a sum does not fit into a word of {bits} bits; "
+            f"allowed: 1..{((1 << bits) - 1) // most}",
         )
 
 
@@ -252,21 +243,6 @@ def said_once(plan: "FederationPlan") -> Iterator[Refusal]:
         )
 
 
-def mean_only(plan: "FederationPlan") -> Iterator[Refusal]:
-    """A rule compares updates; of one sum there is nothing to compare."""
-    section, robust = plan.secure_aggregation, plan.robust
-    if section is None or robust is None:
-        return
-    if robust.rule != "mean" or robust.before:
-        stages = [str(stage) for stage in robust.before]
-        yield Refusal(
-            "robust",
-            f'"{" + ".join([*stages, robust.rule])}" looks at single updates, and with '
-            '[secure_aggregation] their sum alone is seen; rule = "mean" without `before` goes '
-            "with it, or leave one of the two tables out",
-        )
-
-
 def with_privacy(plan: "FederationPlan") -> Iterator[Refusal]:
     """What privacy claims must hold for the one sum that is seen."""
     section, privacy = plan.secure_aggregation, plan.privacy
@@ -314,12 +290,17 @@ def sentences(plan: "FederationPlan") -> Iterator[tuple[str, str]]:
     section = plan.secure_aggregation
     if section is None:
         return
-    trust = AGAINST[section.mode]
-    yield "secure sum", f"the coordinator sees the sum of the updates, not one; {trust}"
-    colluding = f"at most {section.corrupt:.4g} of the nodes collude with it"
-    yield "", f"holds while {colluding} and at most {section.dropout:.4g} leave during a round"
-    sizes = sorted({plan.smallest_cohort, section.max_nodes})
-    yield "", "; ".join(_round_of(plan, nodes) for nodes in sizes)
+    size = group_size(plan)
+    what = "the sum of the updates" if size is None else "sums of the updates of groups"
+    yield "secure sum", f"the coordinator sees {what}, not one; {AGAINST[section.mode]}"
+    if size is None:
+        colluding = f"at most {section.corrupt:.4g} of the nodes collude with it"
+        yield "", f"holds while {colluding} and at most {section.dropout:.4g} leave during a round"
+    yield from visibility.sentences(plan)
+    sizes = {plan.smallest_cohort, section.max_nodes}
+    if size is not None:
+        sizes = {*group_sizes(plan.smallest_cohort, size)}
+    yield "", "; ".join(_sum_of(plan, nodes) for nodes in sorted(sizes))
     grid = f", {grid_steps(plan)} steps from 0 to there" if coded_bits(plan) is None else ""
     words = f"words of {word_bits(plan)} bits"
     yield "encoding", f"updates of L2 norm at most {update_clip(plan):g}{grid}, {words}"
@@ -328,8 +309,8 @@ def sentences(plan: "FederationPlan") -> Iterator[tuple[str, str]]:
     yield "nodes' figures", told
 
 
-def _round_of(plan: "FederationPlan", nodes: int) -> str:
-    found = parameters(plan, nodes)
+def _sum_of(plan: "FederationPlan", nodes: int) -> str:
+    found = visibility.parameters(plan, nodes)
     return (
         f"of {nodes} nodes {found.least} must stay, each has {found.neighbours} neighbours, "
         f"{found.threshold} shares open a secret"

@@ -8,6 +8,7 @@ from fedsec.plan.federation import FederationPlan
 from fedsec.plan.privacy import Privacy, drawn_in_secret, honest, population
 from fedsec.plan.robust import sentence as robust_sentence
 from fedsec.plan.sections import Scalar, Task, Training
+from fedsec.plan.visibility import group_size
 
 ALGORITHMS = {
     "fedavg": "FedAvg",
@@ -106,7 +107,10 @@ def _privacy(plan: FederationPlan, privacy: Privacy) -> str:
         clip = f"clip {privacy.clip:g}"
     rate = privacy.sampling
     drawn = f", each drawn with probability {rate:g} in secret" if rate is not None else ""
-    share = f", at least {honest(plan)} of them honest" if privacy.model == "distributed" else ""
+    share = ""
+    if privacy.model == "distributed":
+        of = "them" if group_size(plan) is None else "each group"
+        share = f", at least {honest(plan)} of {of} honest"
     return (
         f"{who}, noise multiplier {privacy.noise_multiplier:g}, {clip}; of {population(plan)} "
         f"nodes{drawn}{share}; at most epsilon {privacy.epsilon:g} at delta {privacy.delta:g}"

@@ -4,13 +4,19 @@ Prices do not depend on the size of the model. Noise of integers is measured aga
 rounding, and that norm is at least `MIN_NORM` grid steps, for which the price is an upper bound.
 """
 
+from dataclasses import replace
+
 from fedsec.errors import ConfigError
 from fedsec.plan.federation import FederationPlan
 from fedsec.plan.privacy import Privacy, honest
+from fedsec.plan.visibility import corrupt_per_group, crowded, group_size
 from fedsec.privacy.distributed import MIN_NORM
 from fedsec.privacy.events import Gaussian, Price, Skellam
 from fedsec.privacy.exactness import residue
 from fedsec.privacy.ledger import Guarantee, Terms
+
+CHARGED = 0.5
+"""Share of delta up to which the chance of a group with too many corrupt nodes is part of it."""
 
 
 def terms(plan: FederationPlan) -> Terms:
@@ -25,8 +31,20 @@ def terms(plan: FederationPlan) -> Terms:
         raise ConfigError(f"the plan states no price of its own: {model}")
     guarantee, priced = _guarantee(plan, privacy), price(privacy, privacy.noise_multiplier)
     if privacy.model == "distributed":
-        return Terms(guarantee, priced, rounds * plan.round.attempts, per_attempt=True)
+        releases = rounds * plan.round.attempts
+        if not conditional(plan):
+            priced = replace(priced, delta=priced.delta + crowded(plan) / releases)
+        return Terms(guarantee, priced, releases, per_attempt=True)
     return Terms(guarantee, priced, rounds)
+
+
+def conditional(plan: FederationPlan) -> bool:
+    """Returns whether the guarantee holds only if groups happen to have few corrupt nodes each.
+
+    Where that is likely enough, the probability that it is not so is charged as delta instead.
+    """
+    privacy = plan.privacy
+    return privacy is not None and crowded(plan) > CHARGED * privacy.delta
 
 
 def price(privacy: Privacy, multiplier: float) -> Price:
@@ -51,6 +69,8 @@ def _guarantee(plan: FederationPlan, privacy: Privacy) -> Guarantee:
         case "distributed":
             shares = f"at least {honest(plan)} nodes in each add their share of the noise and tell "
             trust = f"secure aggregation opens nothing but sums, and {shares}it nobody"
+            if group_size(plan) is not None:
+                trust += f"; {_about_groups(plan)}"
             section = plan.secure_aggregation
             if section is None or section.mode == "semi-honest":  # else it may invent nodes
                 trust = f"the coordinator keeps to the protocol; {trust}"
@@ -68,3 +88,19 @@ def _guarantee(plan: FederationPlan, privacy: Privacy) -> Guarantee:
             if plan.secure_aggregation is not None:  # it sees no single update
                 trust = "every node clips its own update; the coordinator adds the noise"
             return Guarantee("node", "zero-out", "nodes", trust)
+
+
+def _about_groups(plan: FederationPlan) -> str:
+    """Returns what the guarantee says of groups that were drawn at random."""
+    most, chance = corrupt_per_group(plan), crowded(plan)
+    section = plan.secure_aggregation
+    share = section.corrupt if section is not None else 0.0
+    if conditional(plan):
+        return (
+            f"conditional on at most {most} corrupt nodes in every group: random groups break "
+            f"that with a probability of up to {chance:.2g}, if {share:g} of all nodes are corrupt"
+        )
+    return (
+        f"no group has more than {most} corrupt nodes, if {share:g} of all nodes are, but with a "
+        f"probability of at most {chance:.2g}, which is part of delta"
+    )

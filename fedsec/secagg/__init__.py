@@ -4,6 +4,8 @@ parameters     how many neighbours, which threshold
 shuffle        a random order that everyone draws alike
 graph          who is whose neighbour
 groups         who sums with whom, where each group has a sum of its own
+group_messages what nodes and coordinator say as groups are drawn
+grouping       how the nodes of a run draw the groups together
 session        what one attempt at one sum is about, and its transcript
 codec          canonical fields
 messages       what nodes and coordinator say to each other

@@ -142,6 +142,7 @@ def _check_offer(state: Offering, node: int, offer: Offer) -> None:
     if offer.node != node:
         raise ProtocolError(peer, "wrong-node", f"its offer is for node {offer.node}")
     offer.check(state.setting.session.context)
+    state.setting.check_group(offer)
     if state.trusted is not None and state.trusted.get(node) != offer.signing_key:
         raise ProtocolError(
             peer, "not-on-roster", "the federation's roster has not this node with its signing key"

@@ -25,12 +25,27 @@ class Setting:
         assumptions: What may go wrong in it; from the plan.
         quorum: Fewest nodes with which the plan wants a sum.
         most: Most members, so that no sum overflows.
+        group: Signing keys by id of those who alone may be members, where groups were drawn.
     """
 
     session: Session
     assumptions: Assumptions
     quorum: int
     most: int = MOST_NODES
+    group: Mapping[int, bytes] | None = None
+
+    def check_group(self, offer: Offer) -> None:
+        """Returns when the owner of an offer may be a member.
+
+        Raises:
+            ProtocolError: ``not-in-group``.
+        """
+        if self.group is not None and self.group.get(offer.node) != offer.signing_key:
+            raise ProtocolError(
+                COORDINATOR,
+                "not-in-group",
+                f"node {offer.node} is not in this group with this signing key",
+            )
 
     def parameters(self, members: int) -> Parameters:
         """Returns k, t and the rest for so many members.
@@ -136,7 +151,8 @@ def check_roster(setting: Setting, roster: Roster, trusted: Mapping[int, bytes] 
         trusted: Signing keys by node id, from the federation's signed roster; None if not pinned.
 
     Raises:
-        ProtocolError: ``duplicate-key``, ``bad-signature`` or ``not-on-roster``.
+        ProtocolError: ``duplicate-key``, ``bad-signature``, ``not-in-group`` or
+            ``not-on-roster``.
     """
     context = setting.session.context
     for name in ("signing_key", "mask_key", "seal_key"):
@@ -145,6 +161,7 @@ def check_roster(setting: Setting, roster: Roster, trusted: Mapping[int, bytes] 
             raise ProtocolError(COORDINATOR, "duplicate-key", f"two members have the same {what}")
     for offer in roster.offers:
         offer.check(context)
+        setting.check_group(offer)
         if trusted is not None and trusted.get(offer.node) != offer.signing_key:
             raise ProtocolError(
                 COORDINATOR,

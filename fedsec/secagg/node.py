@@ -47,7 +47,7 @@ from fedsec.secagg.messages import (
     Survivors,
     survivors_statement,
 )
-from fedsec.secagg.parameters import Minima
+from fedsec.secagg.parameters import Minima, Parameters
 from fedsec.secagg.sealing import Kind, associated_data, commit_share, seal, unseal
 from fedsec.secagg.session import commit_nonce
 from fedsec.secagg.shamir import Entropy, split
@@ -244,8 +244,12 @@ def _check_shown(node: Node, state: Offered, roster: Roster) -> None:
         raise ProtocolError(
             COORDINATOR, "not-mine", "this node's own offer is missing or not as it was sent"
         )
-    node.minima.check(state.setting.parameters(len(roster.offers)))
+    _check_minima(node, state.setting, state.setting.parameters(len(roster.offers)))
     check_roster(state.setting, roster, node.trusted)
+
+
+def _check_minima(node: Node, setting: Setting, parameters: Parameters) -> None:
+    node.minima.check(parameters, group=setting.group is not None)
 
 
 def _check_same(state: Revealing, roster: Roster) -> None:
@@ -260,7 +264,7 @@ def _check_same(state: Revealing, roster: Roster) -> None:
 def _share(node: Node, state: Offered | Revealing, roster: Roster) -> tuple[State, Effect]:
     setting, secrets = state.setting, state.secrets
     members = Members.of(setting, roster)
-    node.minima.check(members.parameters)
+    _check_minima(node, setting, members.parameters)
     holders, index = members.holders(node.id), members.indices
     where = [index[holder] for holder in holders]
     threshold = members.parameters.threshold

@@ -63,6 +63,7 @@ class Assumptions:
         security_bits: -log2 of the chance that an input is not protected; the mode's if left out.
         correctness_bits: -log2 of the chance that a sum is lost although few enough dropped out.
         draws: How often the ring may be drawn anew for one sum, >= 1; who sees each may choose.
+        least_corrupt: Nodes that may collude however few there are, >= 1.
 
     Raises:
         ConfigError: A value is out of range.
@@ -74,13 +75,14 @@ class Assumptions:
     security_bits: int = 0
     correctness_bits: int = 30
     draws: int = 1
+    least_corrupt: int = 1
 
     def __post_init__(self) -> None:
         for name in ("corrupt", "dropout"):
             value = getattr(self, name)
             if not 0 <= value < 1:
                 raise ConfigError(f"{name} must be in [0, 1), got {value}")
-        for name in ("correctness_bits", "draws"):
+        for name in ("correctness_bits", "draws", "least_corrupt"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be >= 1, got {getattr(self, name)}")
         if self.security_bits == 0:
@@ -90,7 +92,7 @@ class Assumptions:
 
     def corrupt_of(self, nodes: int) -> int:
         """Returns C, how many of `nodes` may be corrupt: never none."""
-        return max(1, ceil(self.corrupt * nodes))
+        return max(self.least_corrupt, ceil(self.corrupt * nodes))
 
     def dropouts_of(self, nodes: int) -> int:
         """Returns D, how many of `nodes` may drop out."""
@@ -131,28 +133,55 @@ class Minima:
     """What a site asks of a round beyond the plan: it takes part in none with less.
 
     Args:
-        cohort: Least nodes on the round's roster.
+        cohort: Least nodes of a round.
         neighbours: Least k.
         threshold: Least t.
+        group: Least nodes of a group, where each group of a round has a sum of its own.
     """
 
     cohort: int = 1
     neighbours: int = 0
     threshold: int = 0
+    group: int = 1
 
-    def check(self, parameters: Parameters) -> None:
-        """Returns when the parameters meet all minima.
+    def check_cohort(self, nodes: int) -> None:
+        """Returns when a round has as many nodes as the site wants.
 
         Raises:
-            PolicyRefusal: One does not; says which.
+            PolicyRefusal: It has not.
         """
+        _check(self.cohort, nodes, "nodes", "min_cohort")
+
+    def check_group(self, nodes: int) -> None:
+        """Returns when a group has as many nodes as the site wants.
+
+        Raises:
+            PolicyRefusal: It has not.
+        """
+        _check(self.group, nodes, "nodes in a group", "min_group")
+
+    def check(self, parameters: Parameters, *, group: bool = False) -> None:
+        """Returns when a sum is of as many nodes and shares as the site wants.
+
+        Args:
+            parameters: Of the sum.
+            group: Whether it is a group's; then the site was asked when the groups were drawn.
+
+        Raises:
+            PolicyRefusal: It is not; says which.
+        """
+        if not group:
+            self.check_cohort(parameters.nodes)
         for asked, got, what, key in (
-            (self.cohort, parameters.nodes, "nodes", "min_cohort"),
             (self.neighbours, parameters.neighbours, "neighbours", "min_neighbours"),
             (self.threshold, parameters.threshold, "shares that open a secret", "min_threshold"),
         ):
-            if got < asked:
-                raise PolicyRefusal(f"{got} {what}, less than this node's policy.{key} = {asked}")
+            _check(asked, got, what, key)
+
+
+def _check(asked: int, got: int, what: str, key: str) -> None:
+    if got < asked:
+        raise PolicyRefusal(f"{got} {what}, less than this node's policy.{key} = {asked}")
 
 
 @dataclass(frozen=True, slots=True)

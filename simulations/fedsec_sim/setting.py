@@ -20,10 +20,14 @@ from fedsec.flower.strategy import ServerState
 from fedsec.flower.sums import sum_form
 from fedsec.flower.table import ALGORITHMS, longest, weighting
 from fedsec.plan import FederationPlan
+from fedsec.plan.visibility import group_size
+from fedsec.secagg.groups import draw_groups
+from fedsec.secagg.shuffle import SEED_BYTES
 from fedsec.tasks.arrays import get_arrays
 from fedsec.tasks.table import load_task
 from fedsec.tasks.task import Task
 from fedsec_sim.attacks.poison import BadNets
+from fedsec_sim.chance import GROUPS, generator
 from fedsec_sim.collecting import Attendance, Simulated, wave
 from fedsec_sim.combining import Seeded
 from fedsec_sim.defences import drawn_openly, epsilon
@@ -34,7 +38,7 @@ from fedsec_sim.history import History, Row
 from fedsec_sim.lab import Lab
 from fedsec_sim.record import Record, Watcher
 from fedsec_sim.roll import Roll
-from fedsec_sim.secret_sums import SecretSums
+from fedsec_sim.secret_sums import Groups, SecretSums, together
 from fedsec_sim.systems import Clockwork
 
 Collecting: TypeAlias = Callable[[Collection], Collection]
@@ -177,8 +181,18 @@ def _collection(setting: Setting, chosen: Chosen, attend: Attendance) -> Collect
         rows,
         lambda _nodes, heading: sum_form(plan, layout.size, heading),
         plan.learning[1].seed,
+        groups=groups_of(plan),
         hostile=lab.senders(plan, bench.population),
     )
+
+
+def groups_of(plan: FederationPlan) -> Groups:
+    """Returns how a cohort is split: as deployed nodes do it, but by a seed that follows."""
+    size = group_size(plan)
+    if size is None:
+        return together
+    seed = generator(plan.learning[1].seed, GROUPS).bytes(SEED_BYTES)
+    return lambda cohort: draw_groups(cohort, size, seed)
 
 
 def read(plan: FederationPlan | str | Path) -> tuple[str | None, FederationPlan]:

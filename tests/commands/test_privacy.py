@@ -42,7 +42,7 @@ def written(tmp_path: Path, more: str, tables: str = "", text: str = PLAN) -> Pa
     [
         ("central", "", "other nodes and everybody but the coordinator"),
         ("local", "", "the coordinator and everybody else"),
-        ("distributed", SUM, "at least 10 honest nodes"),
+        ("distributed", SUM, "at least 9 honest nodes"),
     ],
 )
 def test_spending_is_told_in_full(

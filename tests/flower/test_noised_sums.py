@@ -42,6 +42,7 @@ def plan_text(bits: int = 16, dropouts: int = 2, corrupt: int = 1) -> str:
         corrupt = {corrupt}
         [secure_aggregation]
         mode = "semi-honest"
+        corrupt = 0.05
         max_nodes = {N}
         """
 

@@ -36,7 +36,8 @@ def test_each_model_has_a_smallest_plan(model: str) -> None:
     plan = FederationPlan.parse(text(f'model = "{model}"\n'))
     assert plan.privacy is not None
     assert plan.privacy.model == model
-    assert population(plan) == expected(plan) == honest(plan) == 10
+    assert population(plan) == expected(plan) == 10
+    assert honest(plan) == (9 if model == "distributed" else 10)  # one of ten is corrupt always
 
 
 def test_the_summary_says_who_adds_how_much_noise() -> None:
@@ -47,7 +48,7 @@ def test_the_summary_says_who_adds_how_much_noise() -> None:
     )
     assert "; a round draws in secret and goes on" in dict(summary(plan))["nodes"]  # no quorum
     plan = FederationPlan.parse(text('model = "distributed"\ndropouts = 2\n'))
-    assert "of 10 nodes, at least 8 of them honest" in dict(summary(plan))["privacy"]
+    assert "of 10 nodes, at least 7 of them honest" in dict(summary(plan))["privacy"]
     plan = FederationPlan.parse(text('model = "central"\nclip_quantile = 0.4\nclip_noise = 2.0\n'))
     assert "clip from 0.5 towards the 0.4 quantile" in dict(summary(plan))["privacy"]
 

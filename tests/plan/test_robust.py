@@ -262,16 +262,19 @@ clip = 1.0
         ),
         (
             'rule = "median"\nbyzantine = 2' + SECURE,
-            '"median" needs the update of each node, and with [secure_aggregation] the coordinator',
+            'robust.rule: "median" compares updates, and the coordinator sees their one sum',
         ),
-        ('rule = "mean"\nbyzantine = 0\nbefore = ["arc"]' + SECURE, '"mean" needs the update of'),
+        (
+            'rule = "mean"\nbyzantine = 0\nbefore = ["arc"]' + SECURE,
+            '"arc + mean" compares updates',
+        ),
         (
             'rule = "fltrust"\nbyzantine = 2\nroot = "clean"' + CENTRAL.replace("central", "local"),
             'robust.root: "clean": the model would tell of these records without any noise',
         ),
         (
             'rule = "fltrust"\nbyzantine = 2\nroot = "clean"' + SECURE,
-            '"fltrust" needs the update of each node',
+            '"fltrust" compares updates',
         ),
     ],
 )

@@ -11,11 +11,11 @@ from fedsec.plan.secure_aggregation import (
     MIN_STEPS,
     grid_steps,
     max_weight,
-    parameters,
     update_clip,
     word_bits,
 )
 from fedsec.plan.summary import summary
+from fedsec.plan.visibility import parameters
 from fedsec.secagg.parameters import Mode
 
 HEAD = 'schema = 1\nname = "a plan"\n'
@@ -141,7 +141,7 @@ def test_no_round_draws_more_nodes_than_words_are_made_for() -> None:
     plan = FederationPlan.parse(PLAN + "max_nodes = 20\n")
     assert (plan.cohort(12), plan.cohort(1000), plan.smallest_cohort) == (12, 20, 10)
     assert FederationPlan.parse(BUILT_IN).cohort(1000) == 1000
-    with pytest.raises(ConfigError, match="21 nodes in a round; the plan has"):
+    with pytest.raises(ConfigError, match="21 nodes in a sum; by secure_aggregation"):
         parameters(plan, 21)
 
 
@@ -221,7 +221,7 @@ def test_shares_of_noise_are_not_shown_one_by_one() -> None:
 )
 def test_a_sum_cannot_be_compared_with_itself(robust: str, named: str) -> None:
     text = problems(PLAN + "[robust]\nbyzantine = 2\n" + robust)
-    assert f"robust: {named} looks at single updates" in text
+    assert f"robust.rule: {named} compares updates" in text
 
 
 def test_a_mean_that_expects_nobody_hostile_is_a_sum() -> None:
