@@ -74,7 +74,7 @@ def _secure_sums() -> list[Aim]:
 
     return [
         beside_flower("reconstruct and unmask", times=60),
-        beside_flower("reconstruct and unmask", value=0.16),
+        beside_flower("reconstruct and unmask, 2 cores", value=0.16),
         beside_flower("share keys", times=80),
         beside_flower("encode and mask", times=7),
         beside_flower("bytes up per entry, all stages", value=4.1),

@@ -306,8 +306,7 @@ def main() -> None:
     parser = common.arguments(__doc__ or "")
     parser.add_argument("--large", action="store_true", help="also n = 1,000, simulated peers")
     options = parser.parse_args()
-    size = (20, 100_000, 2) if options.quick else (100, 1_000_000, 5)
-    rows = beside_flower(*size, runs=1)
+    rows = beside_flower(100, 1_000_000, 5, runs=1 if options.quick else 3)
     rows.append(one_mask(1_000_000, 21))
     if options.large:
         rows += [*large(Mode.SEMI_HONEST), *large(Mode.MALICIOUS)]

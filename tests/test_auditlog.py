@@ -78,6 +78,7 @@ def test_a_log_that_does_not_exist_is_empty_and_not_made_by_reading(tmp_path: Pa
     assert not (tmp_path / "log").exists()
 
 
+@pytest.mark.slow
 @settings(derandomize=True, max_examples=200)
 @given(st.data())
 def test_any_flipped_bit_is_seen(

@@ -82,6 +82,7 @@ def coins(multiplier: float, count: int, seed: int) -> tuple[np.ndarray, np.ndar
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("multiplier", "least"), [(0.5, 2.0), (1.0, 0.8)])
 def test_the_bound_is_below_the_truth_and_no_trifle(multiplier: float, least: float) -> None:
     found = [one_run(*coins(multiplier, 500, seed), DELTA) for seed in range(20)]

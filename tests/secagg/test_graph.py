@@ -107,6 +107,7 @@ def drawn() -> Counter[tuple[int, ...]]:
     return Counter(tuple(ring(4, seed(number))) for number in range(60_000))
 
 
+@pytest.mark.slow
 def test_every_order_is_alike_likely() -> None:
     orders = drawn()
     assert len(orders) == 24

@@ -145,6 +145,7 @@ def colluding(parameters: Parameters, rng: random.Random) -> int:
     return max(sum(other in corrupt for other in around) for around in graph)
 
 
+@pytest.mark.slow
 def test_a_ring_thrown_many_times_keeps_its_word_and_no_lower_threshold_does() -> None:
     bits, throws = 4, 600
     assumptions = Assumptions(Mode.SEMI_HONEST, Fraction(1, 5), Fraction(1, 20), security_bits=bits)

@@ -48,6 +48,7 @@ def test_some_are_lost_at_a_stage(malicious: bool, stage: str, lost: tuple[int, 
     opened(rig, set(IDS) - (set() if counts else set(lost)))
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(data=st.data(), malicious=st.booleans())
 def test_losses_at_any_stages_together(data: st.DataObject, malicious: bool) -> None:
@@ -75,6 +76,7 @@ def test_exactly_the_threshold_is_enough_and_one_less_is_not(malicious: bool, st
                 assert "revealed" not in rig.asked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("malicious", MODES)
 def test_a_ring_of_seventy_with_losses_at_every_stage(malicious: bool) -> None:
     ids = tuple(range(100, 170))

@@ -18,6 +18,7 @@ def check(parts: list[Indices], examples: int) -> None:
     assert all((np.diff(part) > 0).all() for part in parts)
 
 
+@pytest.mark.slow
 @given(
     labels=st.lists(st.integers(0, 5), min_size=20, max_size=200),
     nodes=st.integers(1, 10),
@@ -80,6 +81,7 @@ def test_a_small_alpha_skews_and_a_large_one_does_not() -> None:
     assert largest_share(1000.0) < 0.2
 
 
+@pytest.mark.slow
 def test_shares_follow_the_dirichlet_distribution() -> None:
     """The share of one class at one node is Beta(a, (n-1)a): mean 1/n, variance as below.
 

@@ -68,6 +68,7 @@ def p_value(noise: Tensor, std: float) -> float:
     return 2 * min(stats.chi2.cdf(statistic, len(noise)), stats.chi2.sf(statistic, len(noise)))
 
 
+@pytest.mark.slow
 def test_the_noise_has_the_multiplier_times_the_clip_over_the_batch() -> None:
     multiplier = 1.3
     noise = update(training(multiplier), examples(4, scale=0.0))
@@ -130,6 +131,7 @@ def test_an_empty_batch_is_noise_all_the_same() -> None:
         assert float(found.norm()) > 0.5 * CLIP * math.sqrt(200)
 
 
+@pytest.mark.slow
 def test_each_example_is_in_a_batch_by_its_own_coin() -> None:
     """The number in a batch is binomial; read off gradients of equal length in one direction."""
     count, batch, trials = 400, 20, 300

@@ -97,6 +97,7 @@ def test_an_instruction_and_its_answer_go_there_and_back() -> None:
     assert back.metadata.group_id == "3"
 
 
+@pytest.mark.slow
 @given(
     st.builds(
         flwr_compat.Envelope,

@@ -105,6 +105,7 @@ def through(records: RecordDict) -> RecordDict:
     return decode_records(skeleton, b"".join(bodies))
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(RECORD_DICTS)
 def test_all_that_flower_holds_comes_through_bit_by_bit(records: RecordDict) -> None:
