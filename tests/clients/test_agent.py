@@ -48,14 +48,14 @@ async def node(
         yield task
         if not task.done():
             agent.stop()
-            assert await asyncio.wait_for(task, 20) is ExitCode.CLEAN
+            assert await asyncio.wait_for(task, 60) is ExitCode.CLEAN
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
 
 async def ended(task: "asyncio.Task[ExitCode]") -> ExitCode:
-    return await asyncio.wait_for(asyncio.shield(task), 20)
+    return await asyncio.wait_for(asyncio.shield(task), 60)
 
 
 async def ready(fake: FakeCoordinator, run_id: int = RUN_ID) -> Session:
@@ -314,7 +314,7 @@ def test_told_to_end_it_hands_its_replies_in_first(tmp_path: Path) -> None:
                 assert await ended(task) is ExitCode.CLEAN
                 assert loop.time() - began >= 0.3
                 assert not is_alive(pid)
-                await asyncio.wait_for(session.ended.wait(), 5)
+                await asyncio.wait_for(session.ended.wait(), 60)
             assert (tmp_path / "node" / "runs" / str(RUN_ID) / "state" / "context").exists()
 
     run(main())

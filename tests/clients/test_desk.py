@@ -20,7 +20,7 @@ LARGE = 5 << 20
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(main, 30))
+    asyncio.run(asyncio.wait_for(main, 120))
 
 
 def test_a_message_is_fetched_answered_stored_and_forgotten() -> None:
@@ -247,7 +247,7 @@ def test_an_upload_that_is_cut_goes_on_where_it_stopped() -> None:
             body = os.urandom(LARGE)
             node.host.answer = lambda *_: _give(body)
             session.push(instruction())
-            await asyncio.wait_for(coordinator.stalled.wait(), 10)
+            await asyncio.wait_for(coordinator.stalled.wait(), 60)
             proxy.cut()
             await until(lambda: node.uplink.link is None)
             await node.connect()
@@ -282,7 +282,7 @@ def test_a_new_link_takes_over_while_the_old_one_ends_its_transfer() -> None:
             node.host.answer = slow
             message = instruction()
             session.push(message, Blob.write([body]))
-            await asyncio.wait_for(entered.wait(), 10)
+            await asyncio.wait_for(entered.wait(), 60)
             with old.in_use():  # as a transfer does
                 new, _ = await node.connect()
                 assert node.uplink.link is new

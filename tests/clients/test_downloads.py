@@ -13,7 +13,7 @@ from fedsec_client.downloads import Budget, Downloads
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(main, 10))
+    asyncio.run(asyncio.wait_for(main, 60))
 
 
 def content(byte: int, length: int = 10) -> tuple[Manifest, bytes]:
@@ -110,7 +110,7 @@ def test_who_needs_room_gets_what_nobody_uses_and_waits_for_the_rest() -> None:
                 waiting = asyncio.ensure_future(downloads.use(1, parts[0][0]).__aenter__())
                 await settle()
                 assert (budget.used, len(source.asked), waiting.done()) == (20, 3, False)
-            await asyncio.wait_for(waiting, 1)
+            await asyncio.wait_for(waiting, 30)
             assert (budget.used, len(source.asked)) == (20, 4)
 
     run(main())
@@ -191,7 +191,7 @@ def test_bytes_are_given_in_the_order_of_asking_and_never_beyond_the_bound() -> 
 def test_what_is_larger_than_the_bound_passes_alone() -> None:
     async def main() -> None:
         budget = Budget(10)
-        await asyncio.wait_for(budget.take(11), 1)
+        await asyncio.wait_for(budget.take(11), 30)
         assert not budget.fits(1)
         budget.charge(5)
         budget.give(16)

@@ -24,7 +24,7 @@ from tests.pki import HOUR, Pki, forge_server, make_pki
 
 async def joining(invite: str, directory: Path, pin: str | None = None) -> Enrolment:
     """Joins as the command does: in a thread without an event loop."""
-    return await asyncio.wait_for(asyncio.to_thread(join, invite, directory, pin), 20)
+    return await asyncio.wait_for(asyncio.to_thread(join, invite, directory, pin), 60)
 
 
 def refused(

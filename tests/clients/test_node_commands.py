@@ -19,7 +19,7 @@ DATA = 'schema = 1\n[data.digits]\nconnector = "digits"\n'
 
 async def typed(*words: str) -> int:
     """Runs a command as in a process of its own: where no event loop runs."""
-    return await asyncio.wait_for(asyncio.to_thread(fedsec, list(words)), 20)
+    return await asyncio.wait_for(asyncio.to_thread(fedsec, list(words)), 60)
 
 
 def test_join_prints_what_to_compare_and_what_to_do_next(

@@ -59,7 +59,7 @@ async def started(directory: Path) -> AsyncIterator[asyncio.subprocess.Process]:
 async def ended(process: asyncio.subprocess.Process) -> tuple[int, str]:
     """Waits for the end; returns exit code and what was printed."""
     assert process.stderr is not None
-    printed = await asyncio.wait_for(process.stderr.read(), 20)
+    printed = await asyncio.wait_for(process.stderr.read(), 60)
     return await process.wait(), printed.decode()
 
 

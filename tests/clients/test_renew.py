@@ -53,7 +53,7 @@ def renewal(
             async with open_channel(fake.fleet, credentials) as channel:
                 return before, await renew(channel, before, now=datetime.now(UTC))
 
-    return asyncio.run(asyncio.wait_for(main(), 20))
+    return asyncio.run(asyncio.wait_for(main(), 60))
 
 
 def test_a_renewal_has_a_new_key_and_the_same_name(tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ def test_a_hanging_app_is_ended_with_all_that_it_started(tmp_path: Path) -> None
             _, before = await count(host)
             began = time.monotonic()
             reply = await ask(host, order("beget"))
-            assert 2.0 <= time.monotonic() - began < 4.0
+            assert 2.0 <= time.monotonic() - began < 10.0
             assert reply.header.failure.code == CRASHED
             assert "did not answer within 2 s" in reply.header.failure.reason
             child = int((tmp_path / "runs" / str(RUN_ID) / "child.pid").read_text())

@@ -122,7 +122,7 @@ class Place:
         person = self.issue(Kind.PERSON, "olga", Role.OPERATOR)
         async with self.channel("admin", person) as channel:
             call: Any = channel.unary_unary(f"/fedsec.v1.Admin/{method}")
-            return reply.FromString(await call(request.SerializeToString(), timeout=10))
+            return reply.FromString(await call(request.SerializeToString(), timeout=60))
 
     async def submit(self, plan: str) -> int:
         request = admin_pb2.SubmitRunRequest(plan=plan)
@@ -169,7 +169,7 @@ class Program:
 
     def end(self) -> tuple[int, str]:
         """Waits for the end; returns status and output."""
-        output, _ = self.process.communicate(timeout=30)
+        output, _ = self.process.communicate(timeout=60)
         return self.process.returncode, output
 
 

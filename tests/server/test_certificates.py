@@ -37,7 +37,7 @@ def events(place: Place, kind: str) -> list[str]:
 async def renew(channel: grpc.aio.Channel, csr: bytes) -> RenewReply:
     call: Any = channel.unary_unary("/fedsec.v1.Fleet/Renew")
     request = RenewRequest(csr_der=csr).SerializeToString()
-    return RenewReply.FromString(await call(request, timeout=10))
+    return RenewReply.FromString(await call(request, timeout=60))
 
 
 def test_a_node_renews_its_certificate_and_nothing_is_lost(tmp_path: Path) -> None:

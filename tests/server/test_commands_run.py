@@ -367,7 +367,7 @@ def test_ctrl_c_ends_a_command_quietly(server: Path, place: Place) -> None:
     assert process.stdout is not None
     process.stdout.readline()  # it has begun
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=10)
+    _, errors = process.communicate(timeout=60)
     store.set_run_state(run.run_id, RunState.STOPPED, now=2.0)
     store.close()
     assert process.returncode == 130

@@ -228,13 +228,13 @@ def test_listeners_take_certificates_of_their_own_kind_alone(tmp_path: Path) -> 
         async with place.channel("admin", node) as channel:
             call: Any = channel.unary_unary("/fedsec.v1.Admin/Status")
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await call(b"", timeout=5)
+                await call(b"", timeout=60)
             assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         server = place.issue(Kind.NODE, "0" * 32)  # of the right CA, but never enrolled
         async with place.channel("fleet", server) as channel:
             call = channel.unary_unary("/fedsec.v1.Fleet/Renew")
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await call(b"", timeout=5)
+                await call(b"", timeout=60)
             assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
     with Program(place.layout) as program:
