@@ -21,7 +21,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[dev]'
 	@touch $@
 
-demo: $(READY)  ## a federation of ten nodes on this machine, from nothing to a trained model
+demo: $(READY)  ## the three defences in one round: a real fleet, some of it poisoned, and what each buys
 	@$(BIN)/fedsec demo
 
 test: $(READY)  ## every test: first the parts, then whole federations

@@ -6,7 +6,7 @@ from fedsec.cli import CommandTree
 def register(cli: CommandTree) -> None:
     """Adds `fedsec demo`, `fedsec simulate`, `fedsec sim` and `fedsec grid`."""
     cli.command(
-        "demo", "A federation of ten nodes on this machine.", "fedsec_sim.demo:demo_command"
+        "demo", "The three defences in one round, on this machine.", "fedsec_sim.demo:demo_command"
     )
     cli.command(
         "simulate",

@@ -1,62 +1,29 @@
-"""`fedsec demo`: a federation on this machine, from nothing to a trained model.
+"""`fedsec demo`: the three defences in one round, for real, and what each of them buys.
 
-Real processes and mutual TLS, as between machines: a root, a coordinator, nodes that join by
-invites. One node is killed while it trains and comes back later; the others do not notice.
+A fleet of real processes with mutual TLS learns although some of its nodes are poisoned, and its
+coordinator sees no update. The same learning without defences, and a thousand nodes with privacy,
+are simulated by the same plan code. What the screen promises is checked.
 """
 
-import asyncio
-import json
-import os
 import signal
-import statistics
 import sys
 import time
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from fedsec.console import Json, emit_json, format_bytes, format_duration, say, show, table
-from fedsec.errors import ConfigError, StateError
-from fedsec.wire.generated import admin_pb2 as pb
-from fedsec_sim.demo_simulated import show_simulated
-from fedsec_sim.loopback import LoopbackFederation
-from fedsec_sim.screens import Lines, Round, Screen, Silence, Tables
+from fedsec.errors import ConfigError
+from fedsec_sim import demo_plans
+from fedsec_sim.demo_fleet import Fleet, run_fleet, short
+from fedsec_sim.demo_plans import BUDGET, CLOSE, GROUP, PRIVATE_NODES, Curve, hostile_of
+from fedsec_sim.screens import Lines, Screen, Silence, Tables
 
-KILLED_IN, BACK_IN = 5, 10
-_LOOK_S = 0.5  # between looks at whether all programs are alive
-TOO_LOW = 1  # exit code when the model is not as accurate as it must be
-
-_PLAN = """\
-schema = 1
-name = "demo"
-
-[task]
-name = "digits"
-options = {{ model = "cnn" }}
-
-[training]
-rounds = {rounds}
-algorithm = "fedavg"
-local_epochs = 8
-batch_size = 32
-learning_rate = 0.01
-momentum = 0.9
-seed = 1
-
-[nodes]
-min_available = {nodes}
-quorum = {quorum}
-wait_s = 120
-
-[round]
-deadline_s = 60
-reconnect_s = 1
-"""
+BROKEN = 1  # exit code when a promise does not hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,31 +32,31 @@ class Report:
 
     Attributes:
         directory: Of everything that it made.
-        model: The file of the final model, safetensors.
-        logs: Of all programs.
-        accuracy: Of the final model on digits that no node has.
-        rounds: Completed.
-        bytes_down: Of all messages to nodes.
-        bytes_up: Of all messages from nodes.
-        round_s: Median time of a round, seconds.
-        total_s: From the first directory made to the last program ended, seconds.
-        killed: The node that was killed and came back, "" if none was.
-        rounds_without: In which rounds that node was not in the mean.
-        others_missing: How often any other node was missing; 0 says that nothing else happened.
+        picture: The file of the three curves and the map.
+        nodes: Of the fleet.
+        hostile: Of these, poisoned.
+        defended: The fleet's accuracy, poisoned and defended.
+        attack_free: The same plan where all are honest; simulated.
+        undefended: A plain mean under the same attack; simulated.
+        private: A thousand nodes with distributed privacy; simulated.
+        epsilon: What that costs each of the thousand nodes; the fleet has none.
+        total_s: Seconds.
+        broken: Promises that do not hold, a sentence each.
+        fleet: What the real processes left; None where all was simulated.
     """
 
     directory: str
-    model: str
-    logs: str
-    accuracy: float
-    rounds: int
-    bytes_down: int
-    bytes_up: int
-    round_s: float
+    picture: str
+    nodes: int
+    hostile: int
+    defended: float
+    attack_free: float
+    undefended: float
+    private: float
+    epsilon: float
     total_s: float
-    killed: str
-    rounds_without: list[int]
-    others_missing: int
+    broken: list[str]
+    fleet: Fleet | None
 
 
 def demo_command(
@@ -101,236 +68,150 @@ def demo_command(
             show_default=False,
         ),
     ] = None,
-    nodes: Annotated[int, typer.Option(min=3, max=100, help="Nodes, a process each.")] = 10,
-    rounds: Annotated[int, typer.Option(min=1, max=10_000, help="Rounds of training.")] = 30,
-    minimum_accuracy: Annotated[
-        float, typer.Option(min=0, max=1, help="Exit with 1 if the model is worse.")
-    ] = 0.93,
+    nodes: Annotated[
+        int, typer.Option(min=3 * GROUP, max=100, help="Nodes of the fleet, a process each.")
+    ] = demo_plans.NODES,
+    rounds: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Rounds of the fleet.")
+    ] = demo_plans.ROUNDS,
     *,
     sim: Annotated[
-        bool, typer.Option("--sim", help="The same plan with simulated nodes, in seconds.")
+        bool, typer.Option("--sim", help="Simulate the fleet, too: no processes, in seconds.")
     ] = False,
+    check: Annotated[
+        bool, typer.Option(help="Exit with 1 if an accuracy is not what the screen promises.")
+    ] = True,
     json: Json = False,
 ) -> None:
-    """Show a federation on this machine, from nothing to a trained model.
+    """Show the three defences in one round, on this machine.
 
-    Makes a root and a coordinator, lets the nodes join by invites, and trains a small network on
-    handwritten digits, split unevenly, over mutual TLS. In round 5 one node is killed (SIGKILL);
-    in round 10 it is started again.
+    25 nodes, real processes with mutual TLS, train a model; two are poisoned, each ten times as
+    loud as it may be. Secure aggregation in groups of five hides every update, also from a
+    coordinator that lies; a robust rule over the groups keeps the two from spoiling the model.
+    Simulated beside it: the same without a defence, and a thousand nodes with privacy.
     """
-    if sim:
-        show_simulated(_PLAN.format(rounds=rounds, nodes=nodes, quorum=nodes), json=json)
-        return
     directory = directory or Path("demo") / datetime.now(UTC).strftime("%Y-%m-%d-%H%M%S")
     if directory.exists():
         raise ConfigError(f"{directory} exists; name a new directory with --directory")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that all programs are ended
-    names = [f"node-{index}" for index in range(nodes)]
-    screen: Screen = Tables(names) if sys.stdout.isatty() else Lines()
-    if json:
-        screen = Silence()
-    report = run_demo(directory.absolute(), nodes, rounds, screen)
+    screen: Screen = Tables([f"node-{index}" for index in range(nodes)])
+    if json or not sys.stdout.isatty():
+        screen = Silence() if json else Lines()
+    report, curves = run_demo(directory.absolute(), nodes, rounds, screen, sim=sim)
     if json:
         emit_json(asdict(report))
     else:
-        show_report(report)
-    if report.accuracy < minimum_accuracy:
-        raise typer.Exit(TOO_LOW)
+        show_report(report, curves)
+    if check and report.broken:
+        raise typer.Exit(BROKEN)
 
 
-def run_demo(directory: Path, nodes: int, rounds: int, screen: Screen) -> Report:
-    """Carries out a whole demo.
+def run_demo(
+    directory: Path, nodes: int, rounds: int, screen: Screen, *, sim: bool
+) -> tuple[Report, list[Curve]]:
+    """Carries out a whole demo; returns what came out, and the curves of the picture.
 
     Args:
         directory: Made here.
-        nodes: >= 3: two must go on when one is killed.
-        rounds: >= 1.
+        nodes: Of the fleet, >= 15.
+        rounds: Of the fleet, >= 1.
         screen: Is told what happens.
+        sim: Simulate the fleet.
 
     Raises:
         StateError: The run failed, or a program did.
     """
-    started = time.monotonic()
-    with LoopbackFederation(directory) as federation:
-        screen.step(f"root, three issuing CAs and a coordinator made in {_short(str(directory))}")
-        joined = [
-            federation.join(f"node-{index}", federation.default_settings(index, nodes))
-            for index in range(nodes)
-        ]
-        screen.step(f"{nodes} nodes enrolled, each by an invite of its own")
-        for node in joined:
-            node.process.start()
-        plan = _PLAN.format(rounds=rounds, nodes=nodes, quorum=max(2, nodes - 2))
-        run_id = federation.submit(plan)
-        screen.step(f"nodes started, plan submitted; the run waits until {nodes} are ready")
-        demo = _Demo(federation, run_id, screen)
-        asyncio.run(demo.watch())
-    return demo.report(time.monotonic() - started)
+    started, hostile = time.monotonic(), hostile_of(nodes)
+    fleet = None if sim else run_fleet(directory, nodes, hostile, rounds, screen)
+    from fedsec_sim import demo_simulated as simulated  # noqa: PLC0415 - torch, after the fleet
+    from fedsec_sim.demo_picture import draw  # noqa: PLC0415 - as above
 
-
-@dataclass
-class _Demo:
-    """A run that is watched, and one node on whom bad luck falls."""
-
-    federation: LoopbackFederation
-    run_id: int
-    screen: Screen
-    rounds: list[Round] = field(default_factory=list)
-    moved: Counter[str] = field(default_factory=Counter)
-    model: str = ""
-    killed: str = ""
-    back_in: int = 0
-
-    def __post_init__(self) -> None:
-        self.names = {str(number): name for name, number in self.federation.node_ids().items()}
-        self.run = pb.Run(run_id=self.run_id)
-        self.processors = (
-            sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-        )
-
-    async def watch(self) -> None:
-        """Follows the run to its end.
-
-        Raises:
-            StateError: It did not finish; says why and where its log lies.
-        """
-        with self.screen.running():
-            following = asyncio.create_task(self._follow())
-            while not following.done():
-                await asyncio.wait({following}, timeout=_LOOK_S)
-                self.federation.check()
-            await following
-        if self.run.state != "finished":
-            raise StateError(
-                f"the run is {self.run.state}: {self.run.reason}; see {self.run.directory}/run.log "
-                f"and {self.federation.logs}"
-            )
-
-    async def _follow(self) -> None:
-        request = pb.WatchRunRequest(run_id=self.run_id)
-        async for each in self.federation.admin.stream("WatchRun", request, pb.RunEvent):
-            if each.WhichOneof("kind") == "run":
-                self.run = each.run
-            else:
-                self.on_event(each.event.kind, json.loads(each.event.detail_json))
-
-    def on_event(self, kind: str, detail: Mapping[str, Any]) -> None:
-        """Shows what happened, and lets happen what the demo is about."""
-        match kind:
-            case "run-started":
-                self.screen.step("all nodes are ready; training begins")
-            case "model":
-                self.model = str(detail["path"])
-            case "round":
-                self.moved.update({way: int(detail[way]) for way in ("bytes_down", "bytes_up")})
-                done = self.read_round(detail)
-                self.rounds.append(done)
-                self.screen.round(done)
-                self.notice_return(done)
-                self.interfere(done.number + 1)
-
-    def read_round(self, detail: Mapping[str, Any]) -> Round:
-        """Returns a round's event with names in place of ids."""
-        missing = {**detail["failed"], **detail["rejected"]}
-        return Round(
-            number=int(detail["round"]),
-            rounds=int(detail["rounds"]),
-            answered=tuple(sorted(self.names[str(node)] for node in detail["answered"])),
-            missing={self.names[node]: str(why) for node, why in missing.items()},
-            loss=detail.get("loss"),
-            accuracy=detail.get("accuracy"),
-            seconds=float(detail["seconds"]),
-            moved=int(detail["bytes_down"]) + int(detail["bytes_up"]),
-        )
-
-    def interfere(self, round_number: int) -> None:
-        """Kills a node, or starts it again, as the round `round_number` begins."""
-        names = list(self.federation.nodes)
-        victim = self.federation.nodes[names[min(3, len(names) - 1)]]
-        if round_number == KILLED_IN and round_number <= self.run.rounds:
-            victim.process.kill()
-            self.killed = victim.name
-            self.screen.node(victim.name, "was killed (SIGKILL)")
-        elif round_number == BACK_IN and self.killed:
-            self.make_room()
-            victim.process.start()
-            self.screen.node(victim.name, "was started again")
-
-    def make_room(self) -> None:
-        """Leaves one processor to the node that comes back, until it is back.
-
-        Machines of a federation have processors of their own. Here all nodes share a few, and those
-        that train would keep the one that loads from coming back for many rounds.
-        """
-        if len(self.processors) > 1:
-            for node in self.federation.nodes.values():
-                if node.process.is_running:
-                    node.process.keep_to(self.processors[1:])
-
-    def notice_return(self, done: Round) -> None:
-        """Shows when the node that was killed takes part again."""
-        if done.number >= BACK_IN and self.killed in done.answered and not self.back_in:
-            self.back_in = done.number
-            for node in self.federation.nodes.values():
-                node.process.keep_to(self.processors)
-            self.screen.node(self.killed, f"is back, and in the mean of round {done.number}")
-
-    def report(self, total_s: float) -> Report:
-        """Returns what the demo ends with."""
-        last = self.rounds[-1]
-        away = [done.number for done in self.rounds if self.killed not in done.answered]
-        others = set(self.federation.nodes) - {self.killed}
-        return Report(
-            directory=str(self.federation.directory),
-            model=str(Path(self.run.directory) / self.model),
-            logs=str(self.federation.logs),
-            accuracy=float(last.accuracy or 0.0),
-            rounds=len(self.rounds),
-            bytes_down=self.moved["bytes_down"],
-            bytes_up=self.moved["bytes_up"],
-            round_s=statistics.median(done.seconds for done in self.rounds),
-            total_s=total_s,
-            killed=self.killed,
-            rounds_without=away if self.killed else [],
-            others_missing=sum(len(others - set(done.answered)) for done in self.rounds),
-        )
-
-
-def show_report(report: Report) -> None:
-    """Prints what came out, and where it lies."""
-    rows = [
-        ("accuracy", f"{report.accuracy:.4f} on digits that no node has"),
-        ("rounds", f"{report.rounds}, median {format_duration(report.round_s)} each"),
-        (
-            "moved",
-            f"{format_bytes(report.bytes_down)} to nodes, {format_bytes(report.bytes_up)} back",
-        ),
-        ("time", f"{format_duration(report.total_s)} in all"),
-    ]
-    if report.killed:
-        rows.append((report.killed, _absence(report)))
-    rows += [("model", _short(report.model)), ("logs", _short(report.logs))]
-    say("")
-    show(table(["", ""], rows))
-    say("")
-    say("To look around, start its coordinator again, and ask it from another shell:")
-    say(f"  fedsec server start {_short(report.directory)}/coordinator")
-    say(f"  fedsec run show last --dir {_short(report.directory)}/coordinator")
-
-
-def _short(path: str) -> str:
-    """Returns a path as seen from the current directory, if it lies below."""
-    here = Path.cwd()
-    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path
-
-
-def _absence(report: Report) -> str:
-    words = f"killed in round {KILLED_IN}"
-    if report.rounds >= BACK_IN:
-        words += f", started again in round {BACK_IN}"
-    if away := report.rounds_without:
-        words += f", missing from round {away[0]} to {away[-1]}"
-    nothing = "no other node missed a round"
-    return (
-        f"{words}; {f'others missed {report.others_missing}' if report.others_missing else nothing}"
+    defended = fleet.curve if fleet else simulated.attacked(nodes, rounds, hostile)
+    screen.step("simulated by the same plan code: the fleet without an attack")
+    alone = simulated.attack_free(nodes, rounds)
+    screen.step("simulated: the fleet's attack on a plain mean")
+    undefended = simulated.without_defence(nodes, rounds, hostile)
+    screen.step(f"simulated: {PRIVATE_NODES:,} nodes with distributed privacy")
+    private = simulated.with_privacy()
+    curves = [defended, undefended, private]
+    picture = draw(curves, directory / "demo.png")
+    report = Report(
+        directory=str(directory),
+        picture=str(picture),
+        nodes=nodes,
+        hostile=hostile,
+        defended=defended.accuracy,
+        attack_free=alone.accuracy,
+        undefended=undefended.accuracy,
+        private=private.accuracy,
+        epsilon=private.epsilon or 0.0,
+        total_s=time.monotonic() - started,
+        broken=[],
+        fleet=fleet,
     )
+    return replace(report, broken=list(broken(report))), curves
+
+
+def broken(report: Report) -> Iterator[str]:
+    """Yields the promises of the screen that do not hold, a sentence each."""
+    accurate, least, ruined = demo_plans.ACCURATE, demo_plans.PRIVATE, demo_plans.RUINED
+    if report.attack_free < accurate:
+        yield f"without an attack the fleet's plan reaches {report.attack_free:.3f}, not {accurate}"
+    if report.defended < report.attack_free - CLOSE:
+        yield (
+            f"the defended fleet reaches {report.defended:.3f}, more than {100 * CLOSE:.0f} points "
+            f"below {report.attack_free:.3f} without an attack"
+        )
+    if report.undefended > ruined:
+        yield f"the attack leaves a plain mean at {report.undefended:.3f}, above {ruined}"
+    if report.private < least:
+        yield f"{PRIVATE_NODES:,} private nodes reach {report.private:.3f}, not {least}"
+    if report.epsilon > BUDGET:
+        yield f"they spend epsilon {report.epsilon:.2f}, more than {BUDGET:g}"
+
+
+def show_report(report: Report, curves: list[Curve]) -> None:
+    """Prints what came out, and where it lies."""
+    from fedsec_sim.demo_picture import characters, map_in_words  # noqa: PLC0415 - plotext
+
+    say("")
+    say(characters(curves))
+    kind = "real processes" if report.fleet else "simulated"
+    rows = [
+        (
+            f"{report.nodes} nodes, {report.hostile} poisoned x10, groups of {GROUP}, {kind}",
+            f"{report.defended:.3f}",
+            "node-level epsilon: none",
+        ),
+        ("  the same without an attack, simulated", f"{report.attack_free:.3f}", ""),
+        ("  the same attack on a plain mean, simulated", f"{report.undefended:.3f}", "no defence"),
+        (
+            f"{PRIVATE_NODES:,} nodes, one sum, distributed privacy, simulated",
+            f"{report.private:.3f}",
+            f"node-level epsilon: {report.epsilon:.2f} at delta 1e-5",
+        ),
+    ]
+    show(table(["", ">accuracy", ""], rows))
+    say("")
+    say("Which nodes, noise and attackers hold together (docs/three-defences.md):")
+    show(map_in_words())
+    say("")
+    show(table(["", ""], list(_places(report))))
+    for sentence in report.broken:
+        say(f"BROKEN: {sentence}")
+
+
+def _places(report: Report) -> Iterator[tuple[str, str]]:
+    yield "time", f"{format_duration(report.total_s)} in all"
+    yield "picture", short(report.picture)
+    fleet = report.fleet
+    if fleet is None:
+        return
+    down, up = format_bytes(fleet.bytes_down), format_bytes(fleet.bytes_up)
+    yield "rounds", f"median {format_duration(fleet.round_s)} each"
+    yield "moved", f"{down} to nodes, {up} back"
+    if fleet.missing:
+        yield "missing", f"{fleet.missing} answers of nodes"
+    yield "model", short(fleet.model)
+    yield "logs", short(fleet.logs)
+    yield "look at it", f"fedsec server start {short(report.directory)}/coordinator"

@@ -1,30 +1,41 @@
-"""`fedsec demo --sim`: the demo's plan in this process, and what to try next."""
+"""The simulated parts of the demo: without an attack, without a defence, and with privacy."""
 
-from fedsec.console import emit_json, say
+from fedsec_sim.attacks.plain import Reverse
+from fedsec_sim.demo_plans import CLIP, DATA, PRIVATE_NODES, Curve, defended, private, undefended
+from fedsec_sim.history import History
+from fedsec_sim.hostile_worker import TIMES
+from fedsec_sim.lab import Lab
+from fedsec_sim.partitions import Iid
+from fedsec_sim.simulate import simulate
+from fedsec_sim.threats import Threat
 
 
-def show_simulated(plan: str, *, json: bool) -> None:
-    """Runs a plan with simulated nodes and prints what happens.
+def attack_free(nodes: int, rounds: int) -> Curve:
+    """Returns the fleet's plan where all nodes are honest."""
+    return _curve("no attack", simulate(defended(nodes, rounds), Lab(data=DATA)))
 
-    Args:
-        plan: As TOML.
-        json: Print the last round as JSON instead.
-    """
-    from fedsec_sim.simulate import simulate  # noqa: PLC0415 - torch; the other demo needs none
-    from fedsec_sim.watching import screen  # noqa: PLC0415 - as above
 
-    shown = screen(silent=json)
-    try:
-        history = simulate(plan, watch=shown)
-    finally:
-        shown.end()
-    if json:
-        emit_json({"about": history.about, "last": history.rounds[-1] if history.rounds else {}})
-        return
-    say("")
-    say(f"accuracy  {history.accuracy:.4f} on digits that no node has")
-    say("")
-    say("Try what a plan does not say:")
-    say("  fedsec plan example > plan.toml")
-    say("  fedsec simulate plan.toml --attack sign-flip --byzantine 3")
-    say("  fedsec simulate plan.toml --split gamma:gamma=0.1 --systems dropout=0.2")
+def attacked(nodes: int, rounds: int, hostile: int) -> Curve:
+    """Returns the fleet's plan under the fleet's attack, simulated."""
+    lab = Lab(data=DATA, threat=_threat(hostile))
+    return _curve("defended, poisoned", simulate(defended(nodes, rounds), lab))
+
+
+def without_defence(nodes: int, rounds: int, hostile: int) -> Curve:
+    """Returns the plain mean under the fleet's attack."""
+    lab = Lab(data=DATA, threat=_threat(hostile))
+    return _curve("undefended, poisoned", simulate(undefended(nodes, rounds), lab))
+
+
+def with_privacy() -> Curve:
+    """Returns a thousand nodes with distributed privacy, and what it costs them."""
+    history = simulate(private(), Lab(nodes=PRIVATE_NODES, split=Iid()))
+    return _curve("1,000 nodes, private", history, history.last("epsilon"))
+
+
+def _threat(hostile: int) -> Threat:
+    return Threat(hostile, Reverse(TIMES * CLIP))
+
+
+def _curve(name: str, history: History, epsilon: float | None = None) -> Curve:
+    return Curve(name, tuple(history.series("accuracy")), epsilon)

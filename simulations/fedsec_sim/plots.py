@@ -33,6 +33,26 @@ def curves(
     """Returns lines of (x, y) by name."""
     many = len(lines) > BESIDE
     figure, axes = _figure(8.4 if many else 6.4, 4.0)
+    draw_curves(axes, lines, ylabel=ylabel, xlabel=xlabel, legend=not many and len(lines) > 1)
+    if log:
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+    if title:
+        axes.set_title(title, fontsize=10)
+    if many:
+        figure.legend(loc="outside right upper", fontsize=8, frameon=False)
+    return figure
+
+
+def draw_curves(
+    axes: Axes,
+    lines: Mapping[str, Line],
+    *,
+    ylabel: str,
+    xlabel: str = "round",
+    legend: bool = True,
+) -> None:
+    """Draws lines of (x, y) by name, as `curves`, into axes of a figure of one's own."""
     for place, (name, line) in enumerate(lines.items()):
         x, y = [point[0] for point in line], [point[1] for point in line]
         axes.plot(
@@ -48,17 +68,9 @@ def curves(
         )
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
-    if log:
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-    if title:
-        axes.set_title(title, fontsize=10)
     axes.grid(color="0.9", linewidth=0.6)
-    if many:
-        figure.legend(loc="outside right upper", fontsize=8, frameon=False)
-    elif len(lines) > 1:
+    if legend:
         axes.legend(fontsize=8, frameon=False)
-    return figure
 
 
 def heatmap(

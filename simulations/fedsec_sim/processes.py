@@ -110,14 +110,6 @@ class Process:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
 
-    def keep_to(self, processors: Iterable[int]) -> None:
-        """Lets it and all that it started run on these processors only (Linux; else no effect)."""
-        chosen = set(processors)
-        for pid in self.family() if hasattr(os, "sched_setaffinity") else ():
-            for thread in Path(f"/proc/{pid}/task").glob("*"):
-                with suppress(ProcessLookupError):
-                    os.sched_setaffinity(int(thread.name), chosen)
-
     def family(self) -> list[int]:
         """Returns the ids of the process and of all that descend from it (Linux; else its own)."""
         found = [self.pid]

@@ -1,6 +1,5 @@
 """Programs are started, stopped, killed and cleaned up, with their children."""
 
-import os
 import signal
 import sys
 from pathlib import Path
@@ -45,17 +44,6 @@ def test_stop_and_cont_reach_the_children(tmp_path: Path) -> None:
         wait_until(lambda: state(process.pid) == state(child) == "T", 5, "both to stop")
         process.cont()
         wait_until(lambda: state(process.pid) != "T" != state(child), 5, "both to go on")
-
-
-def test_processors_are_chosen_for_the_children_too(tmp_path: Path) -> None:
-    all_of_them = os.sched_getaffinity(0)
-    one = {min(all_of_them)}
-    with Family() as family:
-        process, child = with_child(tmp_path, family)
-        process.keep_to(one)
-        assert os.sched_getaffinity(process.pid) == os.sched_getaffinity(child) == one
-        process.keep_to(all_of_them)
-        assert os.sched_getaffinity(process.pid) == os.sched_getaffinity(child) == all_of_them
 
 
 def test_all_end_with_the_block_even_by_an_exception(tmp_path: Path) -> None:

@@ -21,10 +21,11 @@ HERE = Path(__file__).parent
 def compute(path: Path, seconds: float, only: str) -> int:
     """Computes cells with `only` in their line until the time is up; returns how many were done."""
     end, done = time.monotonic() + seconds, 0
-    known = read(path).outcomes
     missing: set[str] = set()
     for cell in cells():
-        if cell.key in known or cell.refused or cell.data in missing or only not in line(cell):
+        if cell.refused or cell.data in missing or only not in line(cell):
+            continue
+        if cell.key in read(path).outcomes:  # each time: others may be computing, too
             continue
         if time.monotonic() > end:
             break

@@ -15,25 +15,31 @@ SIZES = (5, 10)
 FRONTIER_NODES, FRONTIER_EPSILON = 1000, 8.0
 WAYS: tuple[tuple[RuleName, int, str], ...] = (
     ("median", 5, "plain"),
+    ("caf", 20, "few-waves"),
+    ("caf", 20, "three-waves"),
+    ("caf", 20, "two-waves"),
+    ("caf", 20, "two-rounds"),
+    ("caf", 10, "two-waves"),
+    ("cge", 20, "few-rounds"),
+    ("caf", 20, "few-rounds"),
+    ("caf", 20, "plain"),
+    ("cge", 20, "plain"),
+    ("cge", 20, "few-waves"),
+    ("caf", 20, "waves"),
+    ("median", 20, "plain"),
+    ("median", 20, "few-waves"),
+    ("caf", 10, "few-waves"),
+    ("caf", 5, "plain"),
+    ("cge", 5, "plain"),
+    ("centered-clipping", 20, "plain"),
     ("median", 5, "few-rounds"),
     ("median", 5, "many-rounds"),
     ("median", 5, "waves"),
     ("median", 5, "local-work"),
     ("median", 5, "momentum"),
-    ("median", 20, "plain"),
-    ("centered-clipping", 5, "plain"),
-    ("centered-clipping", 20, "plain"),
-    ("cge", 5, "plain"),
-    ("cge", 20, "plain"),
-    ("caf", 5, "plain"),
-    ("caf", 20, "plain"),
-    ("cge", 20, "few-rounds"),
-    ("cge", 20, "few-waves"),
-    ("caf", 10, "few-waves"),
-    ("caf", 20, "few-rounds"),
-    ("caf", 20, "waves"),
-    ("caf", 20, "few-waves"),
 )
+TUNED = (3, 30)
+"""Lengths that an attacker may try who knows what lengths the map was made for."""
 """Rule, nodes of a group, recipe: one thing changed at a time, then together."""
 
 
@@ -84,8 +90,18 @@ def table(
 
 def frontier() -> Iterator[Cell]:
     """Yields what may help at 1,000 nodes and epsilon 8: one thing at a time, then together."""
-    attacks = [(20, 100), (20, 10), (0, 0), (20, 30), (20, 3)]
-    for (rule, size, recipe), (hostile, factor) in product(WAYS, attacks):
-        placement: Placement = "worst" if hostile else "none"
-        nodes, epsilon = FRONTIER_NODES, FRONTIER_EPSILON
-        yield Cell("digits", nodes, epsilon, hostile, factor, placement, size, rule, recipe)
+    share = FRONTIER_NODES // 50
+    lengths = [((100, 10, 0), WAYS), (TUNED, [way for way in WAYS if way[0] in {"caf", "cge"}])]
+    for factors, ways in lengths:
+        for (rule, size, recipe), factor in product(ways, factors):
+            yield Cell(
+                data="digits",
+                nodes=FRONTIER_NODES,
+                epsilon=FRONTIER_EPSILON,
+                hostile=share if factor else 0,
+                factor=factor,
+                placement="worst" if factor else "none",
+                size=size,
+                rule=rule,
+                recipe=recipe,
+            )

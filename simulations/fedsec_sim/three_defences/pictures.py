@@ -21,7 +21,9 @@ from fedsec_sim.three_defences.grid import (
 from fedsec_sim.three_defences.results import Measured
 from fedsec_sim.three_defences.summary import table as best_table
 
-NOTE = "accuracy; hatched: the plan is refused (half the sums may be spoilt), or not computed"
+NOTE = (
+    "accuracy; hatched: refused where it says so (half the sums may be spoilt), else not computed"
+)
 
 
 def draw(measured: Measured, folder: Path) -> Iterator[Path]:
@@ -48,7 +50,7 @@ def whole(measured: Measured, data: str, nodes: int) -> Figure:
         chosen = [cell for cell in found if cell.epsilon == epsilon]
         values, refused = _fill(measured, chosen, rows, columns, nodes)
         paint(axes, values, rows=rows, columns=columns, refused=refused)
-        axes.set_title(f"{data}, {nodes} nodes, {_epsilon(epsilon)}", fontsize=10)
+        axes.set_title(f"{data}, {nodes} nodes, {epsilon_words(epsilon)}", fontsize=10)
         axes.set_xlabel("hostile nodes, how long their updates are, where they sit", fontsize=8)
     figure.supxlabel(NOTE, fontsize=8)
     return figure
@@ -58,7 +60,8 @@ def frontier_figure(measured: Measured) -> Figure:
     """Returns what was tried at 1,000 nodes and epsilon 8."""
     found = list(frontier())
     rows = list(dict.fromkeys(map(_way, found)))
-    columns = list(dict.fromkeys(_attack(cell, FRONTIER_NODES) for cell in found))
+    ordered = sorted(found, key=lambda cell: cell.factor)
+    columns = list(dict.fromkeys(_attack(cell, FRONTIER_NODES) for cell in ordered))
     values = np.full((len(rows), len(columns)), np.nan)
     for cell in found:
         place = rows.index(_way(cell)), columns.index(_attack(cell, FRONTIER_NODES))
@@ -78,7 +81,7 @@ def thumbnail(axes: Axes, measured: Measured, data: str, nodes: int) -> None:
     values = np.array(
         [[np.nan if made is None else made.accuracy for made in row] for row in found], np.float64
     )
-    rows = [_epsilon(epsilon) for epsilon in EPSILONS]
+    rows = [epsilon_words(epsilon) for epsilon in EPSILONS]
     paint(axes, values, rows=rows, columns=[f"{percent} %" for percent in PERCENTS])
     axes.set_title(f"{nodes} nodes: best groups, worst attack", fontsize=9)
     axes.set_xlabel("hostile nodes", fontsize=8)
@@ -119,7 +122,8 @@ def _attack(cell: Cell, nodes: int) -> str:
     return f"{100 * cell.hostile // nodes} % x{cell.factor}\n{cell.placement}"
 
 
-def _epsilon(epsilon: float | None) -> str:
+def epsilon_words(epsilon: float | None) -> str:
+    """Returns what noise there is, in words."""
     return "no noise" if epsilon is None else f"epsilon {epsilon:g}"
 
 

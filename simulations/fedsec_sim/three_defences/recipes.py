@@ -119,6 +119,9 @@ RECIPES: Mapping[str, Mapping[tuple[str, int], Recipe]] = MappingProxyType(
         "local-work": {("digits", 1000): Recipe(10, 5.0, steps=5)},
         "momentum": {("digits", 1000): Recipe(10, 1.0, momentum=0.8)},
         "few-waves": {("digits", 1000): Recipe(4, 4.0, waves=5)},
+        "three-waves": {("digits", 1000): Recipe(3, 5.0, waves=5)},
+        "two-waves": {("digits", 1000): Recipe(2, 6.0, waves=5)},
+        "two-rounds": {("digits", 1000): Recipe(2, 6.0)},
     }
 )
 """By name, data and number of nodes."""
