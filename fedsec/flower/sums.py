@@ -116,13 +116,21 @@ class SumForm:
     def decode(self, total: Words, survivors: int) -> Summed:
         """Returns what the sum (length,) of so many nodes' words says.
 
+        A node can add any word to the total of weights and to a figure. A total that no weights of
+        the stated range give is refused; a figure is kept to its range.
+
         Raises:
-            ConfigError: The weights add up to nothing.
+            ConfigError: The weights add up to nothing, or to more than so many nodes can have.
         """
         size = self.encoding.length
         weight, counted = float(survivors), None
         if self.max_weight is not None:
             counted = int(total[size])
+            if counted > survivors * self.max_weight:
+                raise ConfigError(
+                    f"the nodes' weights add up to {counted}, {survivors} nodes have "
+                    f"{survivors * self.max_weight} at most: one of them added what is no weight"
+                )
             weight = counted / self.max_weight
         if weight <= 0:
             raise ConfigError("the nodes' weights add up to 0")
@@ -130,7 +138,7 @@ class SumForm:
         mean /= weight
         start = self.length - len(self.figures)
         figures = {
-            name: low + (high - low) * float(total[place]) / self._steps / weight
+            name: low + (high - low) * min(1.0, float(total[place]) / self._steps / weight)
             for place, (name, (low, high)) in enumerate(self.figures.items(), start)
         }
         return Summed(mean.astype(np.float32), weight, counted, figures)

@@ -35,6 +35,7 @@ from fedsec.identity.signing import load_signing_key
 from fedsec.plan import FederationPlan
 from fedsec.secagg import messages, node
 from fedsec.secagg.masks import Words, word_type
+from fedsec.secagg.membership import Members
 from fedsec.secagg.messages import Delivery, Offer, Roster, Shares, Survivors
 from fedsec.tasks.arrays import get_arrays
 from fedsec.tasks.table import load_task
@@ -48,6 +49,8 @@ RUN = 4711
 PATIENCE_S = 240.0  # a worker's start on a loaded machine
 PEERS = tuple(range(21, 27))
 ALL = (NODE_ID, *PEERS)
+CROWD = tuple(range(31, 91))  # with all of them a sum is a ring, and not everybody's neighbour
+EVERYONE = (*ALL, *CROWD)
 GONE = PEERS[0]
 SITE = """
 schema = 1
@@ -97,6 +100,7 @@ class Sum:
     shares: dict[int, Shares] = field(default_factory=dict)
     signatures: dict[int, bytes] = field(default_factory=dict)
     delivery: Delivery | None = None
+    crowd: tuple[int, ...] = PEERS
 
     @property
     def heading(self) -> Heading:
@@ -132,7 +136,7 @@ class Sum:
         assert isinstance(offer, Offer), offer
         self.offers[NODE_ID] = offer
         setting = make_setting(self.liar.plan, self.liar.form, RUN, self.heading)
-        for peer in PEERS:
+        for peer in self.crowd:
             self.peers[peer], self.offers[peer] = node.begin(self.liar.nodes[peer], setting)
 
     @property
@@ -202,8 +206,12 @@ class Liar:
         self.model = get_arrays(model)
         size = sum(array.size for array in self.model.values())
         self.form = sum_form(self.plan, size, Heading(1, 1, self.plan.digest))
-        trusted = {each: self.public(each) for each in ALL}
-        self.nodes = {peer: node.Node(peer, self.keys[peer], os.urandom, trusted) for peer in PEERS}
+        trusted = {each: self.public(each) for each in EVERYONE}
+        self.nodes = {
+            peer: node.Node(peer, self.keys[peer], os.urandom, trusted)
+            for peer in EVERYONE
+            if peer != NODE_ID
+        }
 
     def zeros(self) -> Words:
         return np.zeros(self.form.length, word_type(self.form.word_bits))
@@ -220,7 +228,7 @@ class Liar:
         await begun.until(stage)
         return begun
 
-    def roster(self, serial: int, ids: tuple[int, ...] = ALL, pki: Pki | None = None) -> bytes:
+    def roster(self, serial: int, ids: tuple[int, ...] = EVERYONE, pki: Pki | None = None) -> bytes:
         members = tuple(
             Member(each, spiffe_of(each, self.own_name), self.public(each)) for each in ids
         )
@@ -353,6 +361,45 @@ async def invented_neighbour(liar: Liar) -> object:
     return await at(liar, Stage.VECTOR, body)
 
 
+async def in_a_ring(liar: Liar) -> tuple[Sum, Members]:
+    """Leads a sum of 67 members up to the vectors; returns it and who is whose neighbour."""
+    liar.rounds += 1
+    begun = Sum(liar, liar.rounds, crowd=(*PEERS, *CROWD))
+    await begun.begin()
+    shown = begun.roster
+    nonce = await begun.ask(Stage.NONCE, shown.to_bytes())
+    assert isinstance(nonce, bytes), nonce
+    begun.nonces = {NODE_ID: nonce}
+    for peer, state in begun.peers.items():
+        assert isinstance(state, node.Offered)
+        begun.nonces[peer] = state.secrets.nonce
+    setting = make_setting(liar.plan, liar.form, RUN, begun.heading)
+    members = Members.of(setting, begun.roster)
+    assert not members.parameters.complete
+    for peer in members.neighbours(NODE_ID)[: members.parameters.threshold - 1]:
+        begun.step(peer, shown)
+        begun.shares[peer] = begun.step(peer, begun.roster)  # type: ignore[assignment]
+    shares = await begun.ask(Stage.SHARES, begun.roster.to_bytes())
+    assert isinstance(shares, Shares), shares
+    assert {entry.peer for entry in shares.entries} == set(members.neighbours(NODE_ID))
+    return begun, members
+
+
+async def neighbours_of_its_choice(liar: Liar) -> object:
+    """Surrounds the node with members of the coordinator's own, who are none of its neighbours."""
+    begun, members = await in_a_ring(liar)
+    chosen = [each for each in begun.crowd if each not in members.neighbours(NODE_ID)]
+    (model, *_) = begun.delivered_to(NODE_ID).entries
+    entries = tuple(replace(model, peer=each) for each in chosen[: members.parameters.neighbours])
+    return await begun.ask(Stage.VECTOR, Delivery(entries).to_bytes())
+
+
+async def cut_off_in_a_ring(liar: Liar) -> object:
+    """Says that so many neighbours are lost that fewer than t are left."""
+    begun, _ = await in_a_ring(liar)
+    return await begun.ask(Stage.VECTOR, begun.delivered_to(NODE_ID).to_bytes())
+
+
 async def second_vector(liar: Liar) -> object:
     begun = await liar.sum_until(Stage.SIGNATURE)
     assert begun.delivery is not None
@@ -476,6 +523,8 @@ LIES: tuple[Callable[[Liar], Awaitable[object]], ...] = (
     lower_threshold,
     replayed_shares,
     invented_neighbour,
+    neighbours_of_its_choice,
+    cut_off_in_a_ring,
     second_vector,
     without_the_victim,
     few_survivors,
@@ -552,7 +601,7 @@ async def main(directory: Path) -> None:
         enrolment = make_node(directory / "node", pki, fake.fleet, settings=SITE)
         pem = (directory / "node" / "identity" / "signing.key.pem").read_bytes()
         keys = {NODE_ID: load_signing_key(pem)}
-        for peer in PEERS:
+        for peer in (*PEERS, *CROWD):
             seed = hashlib.sha256(b"peer %d" % peer).digest()
             keys[peer] = Ed25519PrivateKey.from_private_bytes(seed)
         (directory / "listening").touch()

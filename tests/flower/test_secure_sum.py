@@ -6,11 +6,12 @@ from flwr.app import Message
 
 from fedsec.encoding import Words
 from fedsec.errors import StateError
-from fedsec.flower.messages import Metrics
+from fedsec.flower.messages import Heading, Metrics
 from fedsec.flower.reporting import ROUND
 from fedsec.flower.rounds import Rounds
+from fedsec.flower.secure_session import make_setting
 from fedsec.flower.strategy import FedAvg, ServerState
-from fedsec.flower.sums import SumForm
+from fedsec.flower.sums import SumForm, sum_form
 from fedsec.privacy.keystream import Keystream
 from fedsec.vectors import Vector
 from tests.flower.fakes import Waiting, answering, raising
@@ -50,12 +51,19 @@ def test_the_mean_is_weighted_by_examples_up_to_the_cap() -> None:
     np.testing.assert_allclose(state.vector, expected, atol=1e-4)
 
 
-def test_a_node_that_makes_the_weights_add_up_to_nothing_costs_an_attempt(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("off", "said"),
+    [
+        (1 + 2 + 3 + 4 + 4, "the nodes' weights add up to 0"),
+        (2**31, "5 nodes have 20 at most: one of them added what is no weight"),
+    ],
+)
+def test_a_node_whose_word_is_no_weight_costs_an_attempt(
+    monkeypatch: pytest.MonkeyPatch, off: int, said: str
 ) -> None:
     more = "[round]\nattempts = 2\ndeadline_s = 5\n"
     agreed = secure_plan(training='rounds = 1\nweighting = "examples"\nmax_examples = 4', more=more)
-    honest, lies = SumForm.encode, [np.uint32(1 + 2 + 3 + 4 + 4)]
+    honest, lies = SumForm.encode, [np.uint32(off)]
 
     def encode(form: SumForm, update: Vector, metrics: Metrics, source: Keystream) -> Words:
         words = honest(form, update, metrics, source)
@@ -67,7 +75,7 @@ def test_a_node_that_makes_the_weights_add_up_to_nothing_costs_an_attempt(
     grid = SecureGrid(agreed, UPDATES)
     assert rounds(agreed, grid)(begin(), 1).round == 1
     (note,) = grid.of("note")
-    assert "the nodes' weights add up to 0" in str(note)
+    assert said in str(note)
 
 
 def test_an_update_is_clipped_in_l2_before_it_is_weighted() -> None:
@@ -140,6 +148,14 @@ def test_without_enough_nodes_the_run_fails_and_says_why() -> None:
         rounds(agreed, grid)(begin(), 1)
 
 
+@pytest.mark.parametrize("mode", ["malicious", "semi-honest"])
+def test_a_plan_s_attempts_are_draws_of_the_ring_for_both_sides(mode: str) -> None:
+    agreed = secure_plan(f'mode = "{mode}"\nclip = 1.0', more="[round]\nattempts = 7\n")
+    heading = Heading(1, 1, agreed.digest)
+    setting = make_setting(agreed, sum_form(agreed, 3, heading), 1, heading)
+    assert setting.assumptions.draws == 7
+
+
 def _record(message: Message) -> dict[str, object]:
     return dict(message.content.config_records["fedsec.secagg"])
 
@@ -184,6 +200,26 @@ def test_figures_that_the_plan_lets_out_are_means_within_their_range(bits: int) 
     expected = np.mean([*losses[:4], 2.0])
     assert event["train_loss"] == pytest.approx(expected, abs=4 / (2**bits / 5))
     assert "examples" not in event  # nobody was asked how many there are
+
+
+def test_a_figure_that_a_node_drives_out_of_its_range_is_kept_to_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    section = (
+        'mode = "semi-honest"\nclip = 10.0\nmax_nodes = 100\nmetrics = { train-loss = [0.0, 2.0] }'
+    )
+    agreed, honest = secure_plan(section, "rounds = 1"), SumForm.encode
+
+    def encode(form: SumForm, update: Vector, metrics: Metrics, source: Keystream) -> Words:
+        words = honest(form, update, metrics, source)
+        words[-1] += np.uint32(2**31)
+        return words
+
+    grid = SecureGrid(agreed, UPDATES)
+    monkeypatch.setattr(SumForm, "encode", encode)
+    rounds(agreed, grid)(begin(), 1)
+    (event,) = grid.of(ROUND)
+    assert event["train_loss"] == 2.0
 
 
 def test_figures_of_a_weighted_sum_are_weighted_and_their_weight_is_told() -> None:
