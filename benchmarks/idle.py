@@ -22,6 +22,7 @@ from fedsec_sim.processes import wait_until
 
 APP = Path(__file__).parent / "roundtrip_app"
 PAD = "x" * 900
+SETTLE_S = 4.0
 PLAN = f"""
 schema = 1
 name = "broadcast"
@@ -88,7 +89,7 @@ def measure_ours(work: Path, nodes: int, seconds: float) -> dict[str, float]:
         before = resident(pid)
         with crowds(federation, nodes) as there:
             memory = (resident(pid) - before) / nodes
-            time.sleep(_settle_s(nodes))
+            _settle(pid)
             idle = idle_share(pid, seconds)
             run_id = federation.submit(PLAN.format(nodes=nodes))
             wait_until(
@@ -137,7 +138,7 @@ def measure_peer(work: Path, nodes: int, seconds: float) -> dict[str, float]:
                 for each in talking:
                     each.heard()
                 memory = (resident(server.pid) - before) / nodes
-                time.sleep(_settle_s(nodes))
+                _settle(server.pid)
                 idle = idle_share(server.pid, seconds)
                 server.stdin.write("say\n")
                 server.stdin.flush()
@@ -161,9 +162,11 @@ def _shares(nodes: int) -> list[int]:
     return [500] * whole + ([rest] if rest else [])
 
 
-def _settle_s(nodes: int) -> float:
-    """Seconds until what the connecting left to do, above all records in the log, is done."""
-    return 10 + nodes / 40
+def _settle(pid: int) -> None:
+    """Waits until what the connecting left to do, above all records in the log, is done."""
+    before = float("inf")
+    while (now := idle_share(pid, SETTLE_S)) < 0.8 * before:
+        before = now
 
 
 def _allow_files() -> None:

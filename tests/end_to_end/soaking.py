@@ -252,10 +252,9 @@ def soak(directory: Path, *, seconds: float, seed: int) -> str:
             )
             here.churn(seconds)
             here.note_families()
-            done = federation.show_run(run_id).run.round
-            wait_until(lambda: federation.show_run(run_id).run.round > done, 60, "one more round")
-            run = federation.show_run(run_id).run
-            assert run.state == "running", f"{run.state}: {run.reason}"
+            here.behave()
+            done = running(federation, run_id).round
+            wait_until(lambda: running(federation, run_id).round > done, 60, "one more round")
             federation.admin.ask("StopRun", pb.StopRunRequest(run_id=run_id), pb.StopRunReply)
         finally:
             here.end()
@@ -266,6 +265,13 @@ def soak(directory: Path, *, seconds: float, seed: int) -> str:
     check_machine(here, ports)
     done = ", ".join(f"{name} {count}" for name, count in sorted(here.blows.items()))
     return f"{rounds} rounds with {len(here.partitions)} nodes under: {done}"
+
+
+def running(federation: LoopbackFederation, run_id: int) -> pb.Run:
+    """Returns the run, which no blow may have ended."""
+    run = federation.show_run(run_id).run
+    assert run.state == "running", f"{run.state}: {run.reason}"
+    return run
 
 
 @contextmanager

@@ -1,10 +1,12 @@
 """A listener behind a gate on loopback, with callers of every kind, for the tests of transport."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
@@ -116,6 +118,17 @@ async def until(condition: Callable[[], bool], seconds: float = 2.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - the other task knows of no event
             await asyncio.sleep(0.002)
+
+
+def python_context(world: World, leaf: Leaf, directory: Path) -> ssl.SSLContext:
+    """Returns Python's own TLS for a client that gRPC would not be; key files go to `directory`."""
+    chain, key = directory / "chain.pem", directory / "key.pem"
+    chain.write_bytes(leaf.chain_pem)
+    key.write_bytes(leaf.key_pem)
+    context = ssl.create_default_context(cadata=world.pki.servers.certificate_pem.decode())
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the anchor is an issuing CA
+    context.load_cert_chain(chain, key)
+    return context
 
 
 @asynccontextmanager

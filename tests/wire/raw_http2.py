@@ -2,9 +2,11 @@
 
 import socket
 import ssl
+from collections.abc import Iterator
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_HEADERS, _SETTINGS, _DATA = 0x1, 0x4, 0x0
+_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, GOAWAY = 0x0, 0x1, 0x3, 0x4, 0x6, 0x7
+_CANCEL = (8).to_bytes(4, "big")
 _END_STREAM, _END_HEADERS, _ACK = 0x1, 0x4, 0x1
 
 
@@ -14,14 +16,30 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     )
 
 
+def frames(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yields kind and payload of every whole frame."""
+    while len(data) >= 9 and len(data) >= (end := 9 + int.from_bytes(data[:3], "big")):
+        yield data[3], data[9:end]
+        data = data[end:]
+
+
 def _literal(name: str, value: str) -> bytes:
     """HPACK: a header field without indexing and without Huffman coding."""
     parts = [bytes([len(text)]) + text.encode() for text in (name, value)]
     return b"\x00" + parts[0] + parts[1]
 
 
+OPENING = PREFACE + frame(_SETTINGS, 0, 0, b"")
+
+
 def unary_request(method: str, message: bytes, host: str) -> bytes:
     """Returns all that a client sends for one unary call on a new connection."""
+    body = b"\x00" + len(message).to_bytes(4, "big") + message
+    return b"".join((OPENING, headers(1, method, host), frame(_DATA, _END_STREAM, 1, body)))
+
+
+def headers(stream: int, method: str, host: str) -> bytes:
+    """Returns the frame that begins a call; streams of clients have odd numbers."""
     fields = {
         ":method": "POST",
         ":scheme": "https",
@@ -31,15 +49,17 @@ def unary_request(method: str, message: bytes, host: str) -> bytes:
         "te": "trailers",
     }
     block = b"".join(_literal(name, value) for name, value in fields.items())
-    body = b"\x00" + len(message).to_bytes(4, "big") + message
-    return b"".join(
-        (
-            PREFACE,
-            frame(_SETTINGS, 0, 0, b""),
-            frame(_HEADERS, _END_HEADERS, 1, block),
-            frame(_DATA, _END_STREAM, 1, body),
-        )
-    )
+    return frame(_HEADERS, _END_HEADERS, stream, block)
+
+
+def reset(stream: int) -> bytes:
+    """Returns the frame with which a client gives a call up."""
+    return frame(_RST_STREAM, 0, stream, _CANCEL)
+
+
+def ping(number: int) -> bytes:
+    """Returns a frame that the other end must answer."""
+    return frame(_PING, 0, 0, number.to_bytes(8, "big"))
 
 
 def call_with(context: ssl.SSLContext, port: int, method: str) -> tuple[str | None, bytes]:

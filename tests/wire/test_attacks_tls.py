@@ -20,13 +20,13 @@ from fedsec.wire.answers import refusal_of
 from fedsec.wire.call import Call, Method
 from fedsec.wire.channels import open_channel
 from fedsec.wire.credentials import anonymous_credentials, node_credentials
-from tests.pki import SERVER, Leaf, forge, forge_server, make_pki, node_uri
+from tests.pki import SERVER, forge, forge_server, make_pki, node_uri
 from tests.wire.gated import (
     ECHO,
     NODES,
     WHO,
-    World,
     gated,
+    python_context,
     refused,
     run,
     stream,
@@ -73,7 +73,7 @@ def test_tls_1_2(tmp_path: Path, version: ssl.TLSVersion, admitted: bool) -> Non
 
     async def main() -> None:
         async with gated() as world, undisturbed(world):
-            context = _python_context(world, world.pki.node(), tmp_path)
+            context = python_context(world, world.pki.node(), tmp_path)
             context.minimum_version = context.maximum_version = version
             spoken, answered = await asyncio.to_thread(
                 call_with, context, world.listener.port, WHO.name
@@ -92,23 +92,13 @@ def test_tls_1_2(tmp_path: Path, version: ssl.TLSVersion, admitted: bool) -> Non
 def test_older_tls_does_not_even_shake_hands(tmp_path: Path, version: ssl.TLSVersion) -> None:
     async def main() -> None:
         async with gated() as world, undisturbed(world):
-            context = _python_context(world, world.pki.node(), tmp_path)
+            context = python_context(world, world.pki.node(), tmp_path)
             context.set_ciphers("ALL:@SECLEVEL=0")
             context.minimum_version = context.maximum_version = version
             with pytest.raises(ssl.SSLError):
                 await asyncio.to_thread(call_with, context, world.listener.port, WHO.name)
 
     run(main())
-
-
-def _python_context(world: World, leaf: Leaf, directory: Path) -> ssl.SSLContext:
-    chain, key = directory / "chain.pem", directory / "key.pem"
-    chain.write_bytes(leaf.chain_pem)
-    key.write_bytes(leaf.key_pem)
-    context = ssl.create_default_context(cadata=world.pki.servers.certificate_pem.decode())
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the anchor is an issuing CA
-    context.load_cert_chain(chain, key)
-    return context
 
 
 BAD_SERVERS = {
