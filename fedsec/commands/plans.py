@@ -2,11 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedsec.commands.new_plan import NEW, new
+from fedsec.commands.sizes import Size, size_of
 from fedsec.console import Json, emit_json, safe, say
 from fedsec.errors import ConfigError
 from fedsec.files import read_public
@@ -16,6 +17,11 @@ from fedsec.plan.federation import MAX_BYTES
 from fedsec.plan.reference import reference_page
 from fedsec.plan.summary import summary
 from fedsec.plan.terms import terms
+
+if TYPE_CHECKING:
+    from fedsec.commands.coupling import Coupling
+
+NOT_ROBUST = 1
 
 
 def fill(group: typer.Typer) -> None:
@@ -27,20 +33,46 @@ def fill(group: typer.Typer) -> None:
 
 
 def check(
-    file: Annotated[Path, typer.Argument(help="The plan, as TOML.")], *, as_json: Json = False
+    file: Annotated[Path, typer.Argument(help="The plan, as TOML.")],
+    *,
+    size: Size = None,
+    as_json: Json = False,
 ) -> None:
-    """Check a plan: print what it says, or all that is wrong with it."""
+    """Check a plan: print what it says, or all that is wrong with it.
+
+    Exit code 1: something is wrong, or the privacy noise takes the robust rule's promise away.
+    """
     plan = read_plan(file)
     costs = _cost(plan)
+    under = _under_noise(plan, size)
     if as_json:
         told = {"digest": plan.digest, "plan": json.loads(plan.canonical_json())}
-        emit_json(told if costs is None else told | {"epsilon": costs})
-        return
-    say(f"{file} is sound.")
+        told |= {} if costs is None else {"epsilon": costs}
+        emit_json(told | ({} if under is None else {"under_noise": under.to_json()}))
+    else:
+        _tell(file, plan, costs, under)
+    if under is not None and not under.robust:
+        raise typer.Exit(NOT_ROBUST)
+
+
+def _tell(file: Path, plan: FederationPlan, costs: float | None, under: "Coupling | None") -> None:
+    robust = under is None or under.robust
+    say(f"{file} is sound{'.' if robust else ', but NOT ROBUST under the noise that it asks for.'}")
     for subject, sentence in summary(plan):
+        if subject == "robust" and not robust:
+            sentence = sentence.replace("withstands", "would withstand, without noise,")  # noqa: PLW2901
         say(f"  {subject:<12} {safe(sentence)}")
     if costs is not None:
         say(f"  {'costs':<12} epsilon {costs:.4g} in all; `fedsec privacy spend` says more")
+    for place, sentence in enumerate(under.sentences() if under is not None else ()):
+        say(f"  {'' if place else 'under noise':<12} {sentence}")
+
+
+def _under_noise(plan: FederationPlan, size: int | None) -> "Coupling | None":
+    """Returns how the plan's rule stands under its noise; None where there is no such pair."""
+    from fedsec.commands.coupling import coupled, coupling_of  # noqa: PLC0415 - takes seconds
+
+    return coupling_of(plan, size_of(plan, size)) if coupled(plan) else None
 
 
 def _cost(plan: FederationPlan) -> float | None:

@@ -9,6 +9,7 @@ import typer
 
 from fedsec.commands import audit_command
 from fedsec.commands.plans import read_plan
+from fedsec.commands.sizes import Size, size_of
 from fedsec.commands.spending import (
     Noise,
     Spending,
@@ -23,15 +24,8 @@ from fedsec.errors import ConfigError
 from fedsec.plan import FederationPlan, Privacy
 from fedsec.privacy.accounting import ACCOUNTANT, method
 from fedsec.privacy.ledger import Observer
-from fedsec.tasks.arrays import get_arrays
-from fedsec.tasks.table import load_task
-from fedsec.vectors import Layout
 
 File = Annotated[Path, typer.Argument(help="The plan, as TOML, with a table [privacy].")]
-Size = Annotated[
-    int | None,
-    typer.Option(help="Entries of the model, where the plan's task is not installed here."),
-]
 OBSERVERS: Mapping[Observer, str] = {
     "coordinator": "the coordinator and everybody else",
     "nodes": "other nodes and everybody but the coordinator",
@@ -57,7 +51,7 @@ def spend(file: File, *, size: Size = None, as_json: Json = False) -> None:
     plan = read_plan(file)
     privacy = _privacy(plan)
     spending = spending_of(plan)
-    _report(plan, privacy, spending, noise_of(plan, _size(plan, size)), as_json=as_json)
+    _report(plan, privacy, spending, noise_of(plan, size_of(plan, size)), as_json=as_json)
     if spending.epsilon > privacy.epsilon:
         warn(
             f"This is more than privacy.epsilon = {privacy.epsilon:g}: the plan will not be run. "
@@ -84,7 +78,7 @@ def calibrate(
         say(f"noise_multiplier = {privacy.noise_multiplier:g}")
         say("")
     spending = spending_of(found)
-    _report(found, privacy, spending, noise_of(found, _size(plan, size)), as_json=as_json)
+    _report(found, privacy, spending, noise_of(found, size_of(plan, size)), as_json=as_json)
 
 
 def _report(
@@ -155,20 +149,6 @@ def _plot(spending: Spending, privacy: Privacy, what: str) -> str:
     signal.lines()
     figure.draw(signal)
     return str(plotext.uncolorize(str(figure.build())))
-
-
-def _size(plan: FederationPlan, given: int | None) -> int:
-    """Returns d: as told, or of the task's model, which is made for it."""
-    if given is not None:
-        if given < 1:
-            raise ConfigError(f"--size must be >= 1, got {given}")
-        return given
-    task, training = plan.learning
-    try:
-        model = load_task(task.name, plan.data).make_model(task.options, training.seed)
-    except ConfigError as error:
-        raise ConfigError(f"{error}; --size tells how many entries the model has") from error
-    return Layout.of(get_arrays(model)).size
 
 
 def _privacy(plan: FederationPlan) -> Privacy:

@@ -10,7 +10,8 @@ from fedsec.auditlog import Record
 from fedsec.commands.ledger_totals import OBSERVER_NAMES, accounts, event_in_words
 from fedsec.plan import FederationPlan, Privacy
 from fedsec.plan.privacy import clip_noise, expected, honest, population
-from fedsec.plan.terms import terms
+from fedsec.plan.terms import conditional, terms
+from fedsec.plan.visibility import corrupt_per_group, crowded, group_size
 from fedsec.privacy.accounting import ACCOUNTANT, method, spent
 from fedsec.privacy.events import Price
 from fedsec.privacy.ledger import OBSERVERS, Charge
@@ -166,6 +167,13 @@ def _parameters(plan: FederationPlan, privacy: Privacy) -> dict[str, object]:
         found |= {"clip_quantile": privacy.clip_quantile, "clip_noise": clip_noise(plan)}
     if privacy.model == "distributed":
         found["honest_noise_shares_at_least"] = honest(plan)
+    if group_size(plan) is not None:
+        found |= {
+            "group_size_at_least": group_size(plan),
+            "corrupt_nodes_of_a_group_at_most": corrupt_per_group(plan),
+            "chance_of_a_group_with_more": crowded(plan),
+            "conditional_on_no_such_group": conditional(plan),
+        }
     return found
 
 

@@ -18,12 +18,14 @@ from fedsec.flower.collection import Attempt, Collected
 from fedsec.flower.combination import Combination
 from fedsec.flower.messages import Heading
 from fedsec.flower.perturb import Perturb
-from fedsec.flower.private import Central
+from fedsec.flower.private import Central, row_norms
 from fedsec.flower.strategy import Matrix
 from fedsec.flower.sums import noised
 from fedsec.plan import FederationPlan, Privacy
 from fedsec.plan.privacy import honest, population
 from fedsec.plan.terms import terms
+from fedsec.plan.visibility import fewest_in_a_sum, group_size
+from fedsec.privacy.clipping import clip_factors
 from fedsec.privacy.events import Gaussian, Price
 from fedsec.privacy.keystream import Keystream
 from fedsec.tasks.private_training import PrivateTraining
@@ -134,9 +136,12 @@ class CentralMechanism:
 
     def release(self, rows: Matrix, source: Keystream) -> Vector:
         """See `Mechanism`."""
+        groups: tuple[tuple[int, ...], ...] = tuple((node,) for node in range(len(rows)))
+        if group_size(self.plan) is not None:
+            rows, groups = _means_of_groups(self.plan, rows)
         collected = Collected(
             rows=rows,
-            groups=tuple((node,) for node in range(len(rows))),
+            groups=groups,
             weights=np.ones(len(rows)),
             metrics=(),
             failed={},
@@ -185,7 +190,7 @@ class LocalMechanism:
 
 @dataclass(frozen=True)
 class DistributedMechanism:
-    """The sum of what nodes send, each with its share of the noise.
+    """The sum of what nodes send, each with its share of the noise; of one group, if any.
 
     Args:
         plan: With ``privacy.model = "distributed"``.
@@ -198,7 +203,8 @@ class DistributedMechanism:
     @property
     def units(self) -> int:
         """See `Mechanism`."""
-        return population(self.plan)
+        size = group_size(self.plan)
+        return population(self.plan) if size is None else size
 
     @property
     def survivors(self) -> tuple[int, ...]:
@@ -315,6 +321,18 @@ class _Inputs:
     def metrics(self, outputs: Tensor, targets: Tensor) -> Mapping[str, float]:
         del outputs, targets
         return {}
+
+
+def _means_of_groups(
+    plan: FederationPlan, rows: Matrix
+) -> tuple[Matrix, tuple[tuple[int, ...], ...]]:
+    """Returns the mean of each group of nodes, which clip for themselves, and who is in which."""
+    size, least = group_size(plan) or 1, fewest_in_a_sum(plan)
+    clipped = rows * clip_factors(row_norms(rows), _privacy(plan).clip)[:, np.newaxis]
+    split = [tuple(range(at, min(at + size, len(rows)))) for at in range(0, len(rows), size)]
+    groups = tuple(group for group in split if len(group) >= least)
+    means = np.array([clipped[list(group)].mean(axis=0) for group in groups], np.float32)
+    return means.reshape(len(groups), rows.shape[1]), groups
 
 
 def _turn(plan: FederationPlan) -> Heading:

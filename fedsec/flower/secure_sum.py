@@ -15,7 +15,7 @@ from types import MappingProxyType
 import numpy as np
 from flwr.app import RecordDict
 
-from fedsec.errors import ConfigError
+from fedsec.errors import ConfigError, ProtocolError
 from fedsec.flower.collection import Attempt, AttemptMissed, Collected, Post
 from fedsec.flower.group_draw import Group, GroupDraw
 from fedsec.flower.messages import Metrics, read_heading
@@ -176,7 +176,9 @@ def _carry_out(talk: Talk, sums: Sequence[_Sum], first: RecordDict) -> None:
         def take(
             node: int, content: RecordDict, at: Mapping[int, _Sum] = at, stage: Stage = stage
         ) -> None:
-            run = at[node]
+            run = at.get(node)
+            if run is None:
+                raise ProtocolError(str(node), "not-asked", "it was asked for nothing here")
             message = read_reply(stage, content, str(node), run.like)
             run.state, _ = coordinator.step(run.state, Received(node, message))
 

@@ -239,17 +239,6 @@ def adaptive_clip(plan: "FederationPlan") -> Iterator[Refusal]:
         )
 
 
-def noise_in_a_sum(plan: "FederationPlan") -> Iterator[Refusal]:
-    """A secure sum clips what goes into it; what is noised before is long."""
-    privacy = plan.privacy
-    if privacy is not None and privacy.model == "local" and plan.secure_aggregation is not None:
-        yield Refusal(
-            "privacy.model",
-            '"local": a noised update is longer than the clip of a secure sum, which would cut it '
-            'short; nearest sound: "distributed", or leave [secure_aggregation] out',
-        )
-
-
 def honest_shares(plan: "FederationPlan") -> Iterator[Refusal]:
     """Noise that comes in shares is enough only if enough of them are there."""
     privacy = plan.privacy

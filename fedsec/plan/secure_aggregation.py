@@ -71,7 +71,7 @@ class SecureAggregation(Section):
         corrupt: Share of the nodes that may collude with it.
         dropout: Share of the nodes that may leave while a round goes on.
         clip: Largest L2 norm of a node's update, before it is weighted; read by `update_clip`.
-            Left out where [privacy] says it.
+            Left out where [privacy] says it; with local privacy, of the update with its noise.
         max_nodes: No round has more nodes; of more that are ready, so many are drawn.
         group_size: With ``visibility = "groups"``: nodes of the smallest group; 5 if left out.
         corrupt_per_group: With groups: how many nodes of each may collude with the coordinator;
@@ -225,16 +225,18 @@ def said_once(plan: "FederationPlan") -> Iterator[Refusal]:
             f"{section.max_weight} is read for a Flower app only; the built-in app weighs by "
             "training.weighting and training.max_examples",
         )
-    clips_updates = privacy is not None and privacy.model != "example"
+    clips_updates = privacy is not None and privacy.model in {"central", "distributed"}
     if privacy is not None and clips_updates and section.clip is not None:
         yield Refusal(
             "secure_aggregation.clip",
             f"{section.clip:g} stands beside privacy.clip = {privacy.clip:g}; leave it out",
         )
     if section.clip is None and not clips_updates:
+        noised = privacy is not None and privacy.model == "local"
         yield Refusal(
             "secure_aggregation.clip",
-            "missing: the largest L2 norm of a node's update, a number > 0",
+            "missing: the largest L2 norm of a node's update, a number > 0"
+            + ("; with its noise: about sqrt(d) * 2 * noise_multiplier * clip" if noised else ""),
         )
     if coded_bits(plan) is not None and section.word_bits is not None:
         yield Refusal(
@@ -274,7 +276,7 @@ def with_privacy(plan: "FederationPlan") -> Iterator[Refusal]:
             f"{privacy.clip_quantile}: the clip cannot adapt, since a secure sum does not count "
             "short updates; leave it out",
         )
-    if privacy.model != "example" and population(plan) > section.max_nodes:
+    if privacy.model in {"central", "distributed"} and population(plan) > section.max_nodes:
         yield Refusal(
             "secure_aggregation.max_nodes",
             f"{section.max_nodes} is less than the {population(plan)} nodes of privacy.population, "

@@ -125,7 +125,7 @@ def fewest_rows(plan: "FederationPlan") -> int:
     if size is None:
         return quorum if plan.secure_aggregation is None else 1
     sizes = group_sizes(plan.smallest_cohort, size)
-    return len(sizes) - (plan.smallest_cohort - quorum) // min(sizes)
+    return max(1, len(sizes) - (plan.smallest_cohort - quorum) // min(sizes))
 
 
 def crowded(plan: "FederationPlan") -> float:
@@ -200,7 +200,6 @@ def sound_groups(plan: "FederationPlan") -> Iterator[Refusal]:
 
 
 def _safe_sums(plan: "FederationPlan", size: int) -> Iterator[Refusal]:
-    section = plan.secure_aggregation
     for nodes in sorted({size, most_in_a_sum(plan)}):
         try:
             parameters(plan, nodes)
@@ -213,10 +212,6 @@ def _safe_sums(plan: "FederationPlan", size: int) -> Iterator[Refusal]:
                 f"out so that {LEAST_HONEST} honest ones are left; {enough}",
             )
             return
-    if section is not None and fewest_rows(plan) < 1:
-        yield Refusal(
-            "nodes.quorum", f"{plan.nodes.quorum}: with so few answers no group may be left"
-        )
 
 
 def _smallest_safe(plan: "FederationPlan") -> str:

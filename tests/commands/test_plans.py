@@ -130,3 +130,50 @@ def test_what_is_not_installed_is_said(
     monkeypatch.setattr("fedsec.commands.versions.PACKAGES", ("no-such-package",))
     assert fedsec("version") == 0
     assert "no-such-package not installed" in capsys.readouterr().out
+
+
+UNDER_NOISE = """
+schema = 1
+name = "all three"
+visibility = "groups"
+[task]
+name = "digits"
+[training]
+rounds = 10
+[round]
+attempts = 1
+[nodes]
+min_available = {}
+[privacy]
+model = "distributed"
+epsilon = 50.0
+delta = 1e-5
+noise_multiplier = {}
+clip = 1.0
+[secure_aggregation]
+mode = "malicious"
+max_nodes = 1000
+group_size = 5
+[robust]
+rule = "median"
+byzantine = 2
+"""
+
+
+@pytest.mark.parametrize(("nodes", "noise", "code"), [(25, 2.0, 1), (1000, 1.0, 0)])
+def test_a_plan_whose_noise_takes_the_rule_s_promise_away_is_not_called_robust(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], nodes: int, noise: float, code: int
+) -> None:
+    path = tmp_path / "all.toml"
+    path.write_text(UNDER_NOISE.format(nodes, noise), encoding="utf-8")
+    assert fedsec("plan", "check", str(path), "--size", "650") == code
+    told = " ".join(capsys.readouterr().out.split())
+    assert "under noise the noise of one group mean is" in told
+    assert "times as long as the clip" in told
+    assert ("not at this epsilon: 2 of 5 rows" in told) is (code == 1)
+    assert ("NOT ROBUST under the noise" in told) is (code == 1)
+    assert ("median; withstands 2 of the nodes" in told) is (code == 0)
+    assert fedsec("plan", "check", str(path), "--size", "650", "--json") == code
+    under = json.loads(capsys.readouterr().out)["under_noise"]
+    assert under["robust"] is (code == 0)
+    assert (under["bias"] > under["clip"]) is (code == 1)

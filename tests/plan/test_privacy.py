@@ -5,6 +5,7 @@ import pytest
 from fedsec.errors import ConfigError
 from fedsec.plan import FederationPlan
 from fedsec.plan.privacy import clip_noise, expected, honest, population
+from fedsec.plan.secure_aggregation import update_clip
 from fedsec.plan.summary import summary
 
 HEAD = 'schema = 1\nname = "a plan"\n[task]\nname = "digits"\n'
@@ -98,9 +99,12 @@ def test_what_may_not_be_combined(
     assert message in problem(text(f'model = "{model}"\n' + keys, **other))
 
 
-def test_noised_updates_do_not_go_into_a_secure_sum() -> None:
+def test_noised_updates_go_into_a_secure_sum_with_a_clip_of_their_own() -> None:
     given = text('model = "local"\n') + '[secure_aggregation]\nmode = "semi-honest"\n'
-    assert 'privacy.model: "local": a noised update is longer than the clip' in problem(given)
+    assert "secure_aggregation.clip: missing" in problem(given)
+    assert "with its noise: about sqrt(d) * 2 * noise_multiplier * clip" in problem(given)
+    plan = FederationPlan.parse(given + "clip = 300.0\n")
+    assert update_clip(plan) == 300.0
 
 
 @pytest.mark.parametrize("model", ["central", "distributed", "example"])

@@ -8,7 +8,9 @@ from dataclasses import replace
 import pytest
 
 from fedsec.errors import ConfigError, PolicyRefusal, ProtocolError
-from fedsec.secagg import grouping
+from fedsec.secagg import coordinator, grouping, stages
+from fedsec.secagg import node as protocol
+from fedsec.secagg.coordinator import Received
 from fedsec.secagg.group_messages import (
     Entries,
     Entry,
@@ -30,10 +32,11 @@ from fedsec.secagg.grouping import (
     take_entry,
     take_reveal,
 )
+from fedsec.secagg.messages import Roster
 from fedsec.secagg.node import Node
 from fedsec.secagg.parameters import Minima
 from fedsec.secagg.recovery import Lost
-from tests.secagg.rig import PLAN, roster_of, signer
+from tests.secagg.rig import PLAN, make_setting, roster_of, signer
 
 IDS = range(1, 10)
 SPLIT = Split(PLAN, run=17, draw=1, size=4, malicious=True, fewest=8, most=20)
@@ -246,3 +249,21 @@ def test_a_nonce_is_bound_to_its_node_and_draw() -> None:
     made = {commit(SPLIT, 1, nonce), commit(SPLIT, 2, nonce)}
     made |= {commit(replace(SPLIT, **{key: 9}), 1, nonce) for key in ("run", "draw", "size")}
     assert len(made) == 5
+
+
+def test_a_node_is_summed_with_its_own_group_only() -> None:
+    """By id and by key; the coordinator refuses the stranger as the members do."""
+    group = roster_of(range(1, 6))
+    setting = replace(make_setting(), group=group)
+    begun = {i: protocol.begin(Node(i, signer(i), os.urandom), setting) for i in (*group, 9)}
+    _, foreign = protocol.begin(Node(5, signer(50), os.urandom), setting)
+    mine = [offer for i, (_, offer) in begun.items() if i in group]
+    state = begun[1][0]
+    for offers in ([*mine, begun[9][1]], [*mine[:4], foreign]):
+        roster = Roster(tuple(offers))
+        me = Node(1, signer(1), os.urandom)
+        refused("not-in-group", lambda: protocol.step(me, state, roster))  # noqa: B023 - called here
+    protocol.step(Node(1, signer(1), os.urandom), state, Roster(tuple(mine)))
+    waiting = stages.Offering(setting, frozenset((*group, 9)))
+    for i, offer in ((9, begun[9][1]), (5, foreign)):
+        refused("not-in-group", lambda: coordinator.step(waiting, Received(i, offer)))  # noqa: B023 - called here
