@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-NODES, HOSTILE, GROUP = 25, 2, 5
+NODES, GROUP = 25, 5
 ROUNDS = 8
 CLIP = 1.0
 PRIVATE_NODES = 1000
@@ -35,7 +35,7 @@ seed = 1
 
 [nodes]
 min_available = {nodes}
-wait_s = 120
+wait_s = 300
 
 [round]
 deadline_s = 60
@@ -99,6 +99,7 @@ def private() -> str:
     )
     quorum = f"min_available = {PRIVATE_NODES}\nquorum = {PRIVATE_NODES - 100}"
     learning = learning.replace(f"min_available = {PRIVATE_NODES}", quorum)
+    learning += "attempts = 1\n"  # each would be a release, and cost
     return learning + _PRIVACY.format(nodes=PRIVATE_NODES)
 
 

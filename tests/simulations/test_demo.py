@@ -15,6 +15,8 @@ from matplotlib.image import imread
 
 from fedsec.errors import ConfigError
 from fedsec.plan import FederationPlan
+from fedsec.plan.terms import terms
+from fedsec.privacy.accounting import spent
 from fedsec.wire.generated import admin_pb2 as pb
 from fedsec_sim import demo, demo_plans
 from fedsec_sim.demo import Report, broken
@@ -83,6 +85,7 @@ def test_the_plans_are_what_the_screen_says() -> None:
     assert private.privacy is not None
     assert (private.privacy.model, private.nodes.min_available) == ("distributed", 1000)
     assert private.privacy.epsilon <= demo_plans.BUDGET
+    assert spent([terms(private).whole], private.privacy.delta) <= private.privacy.epsilon
     assert [hostile_of(nodes) for nodes in (15, 25, 35)] == [1, 2, 3]
     assert 'secure_aggregation = "malicious"' in node_settings(0, 25)
 

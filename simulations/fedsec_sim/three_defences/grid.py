@@ -38,6 +38,14 @@ WAYS: tuple[tuple[RuleName, int, str], ...] = (
     ("median", 5, "local-work"),
     ("median", 5, "momentum"),
 )
+FURTHER: tuple[tuple[RuleName, int, str, float], ...] = (
+    ("caf", 20, "few-waves", 8.0),
+    ("caf", 20, "three-waves", 8.0),
+    ("caf", 20, "two-waves", 8.0),
+    ("caf", 5, "few-waves", 8.0),
+    ("caf", 5, "plain", 50.0),
+)
+"""What does well there, with its epsilon, for other shares of hostile nodes."""
 TUNED = (3, 30)
 """Lengths that an attacker may try who knows what lengths the map was made for."""
 """Rule, nodes of a group, recipe: one thing changed at a time, then together."""
@@ -56,6 +64,7 @@ def _ordered() -> Iterator[Cell]:
     yield from table("digits", 100)
     yield from frontier()
     yield from table("digits", 1000, placements=("worst",), sizes=(5, 1000), percents=(0, 2))
+    yield from further()
     yield from table("mnist", 100, placements=("worst",), factors=(100,))
     yield from table("digits", 1000, placements=("worst",))
     yield from table("digits", 1000)
@@ -104,4 +113,15 @@ def frontier() -> Iterator[Cell]:
                 size=size,
                 rule=rule,
                 recipe=recipe,
+            )
+
+
+def further() -> Iterator[Cell]:
+    """Yields what does well at the frontier, for other shares of hostile nodes."""
+    for (rule, size, recipe, epsilon), percent in product(FURTHER, PERCENTS):
+        hostile = FRONTIER_NODES * percent // 100
+        for factor in FACTORS if hostile else (0,):
+            place: Placement = "worst" if hostile else "none"
+            yield Cell(
+                "digits", FRONTIER_NODES, epsilon, hostile, factor, place, size, rule, recipe
             )
