@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -185,6 +186,23 @@ def conditions(found: dict[str, Measured]) -> Iterator[str]:
     for name, each in found.items():
         if each.failed:
             yield f"`{name}.py` did not end: {each.failed}."
+    if left_out := without_row(found):
+        shares = ", ".join(
+            f"{count} of `{name}.py` beside {peer}" for (name, peer), count in left_out
+        )
+        yield f"Aims without a row, as the peer or the size of the aim was not there: {shares}."
+
+
+def without_row(found: dict[str, Measured]) -> list[tuple[tuple[str, str], int]]:
+    """Returns how many aims have no row, by script and peer, of the scripts that were measured."""
+    missing = Counter(
+        (aim.script, aim.peer.rstrip("*") or "anything")
+        for aim in aims.AIMS
+        if aim.script in found
+        and not found[aim.script].failed
+        and not any(aim.is_of(aim.script, row) for row in found[aim.script].rows)
+    )
+    return sorted(missing.items())
 
 
 def span_of(values: list[str]) -> str:
