@@ -1,22 +1,26 @@
-"""Accuracy under differential privacy: our models of it beside Flower's central one.
+"""Accuracy under differential privacy: our models of it beside Flower's.
 
-Nodes train multinomial regression on handwritten digits: MNIST's 10,000 test images (of which a
-fifth is held out) over 100 and 1,000 nodes, and scikit-learn's digits over 50. The same data, local
-work and number of nodes per round for everybody; epsilon and delta are those of the whole training.
+Nodes train multinomial regression on handwritten digits (`utility_problems.py`): MNIST over 100 and
+1,000 nodes, scikit-learn's digits over 50. The same data, local work and number of nodes per round
+for everybody; epsilon and delta are those of the whole training.
 
-    central      a Poisson cohort in secret, privacy loss accounting; fixed or adaptive clip
-    local        every node adds the noise itself, all nodes in every round
+    central      a Poisson cohort in secret, privacy loss accounting; fixed or adaptive clip; beside
+                 Flower's DifferentialPrivacyServerSideFixedClipping, whose accountant claims no
+                 amplification: it holds against those who know who was drawn, ours does not
+    local        every node adds the noise itself, all nodes in every round; beside Flower's
+                 LocalDpMod, whose formula knows one release: each gets its share of epsilon, delta
     distributed  shares of noise on integers of 12, 16 or 20 bits; beside central at the same
                  multiplier, clip and denominator, all nodes in every round
-    flower       DifferentialPrivacyServerSideFixedClipping; its accountant claims no amplification,
-                 so its guarantee holds against those who know who was drawn, ours does not
+    example      DP-SGD on each node, all of its examples in each step; hides examples, not nodes;
+                 beside the same training without noise
 
 A ratio is of accuracies; a line for each case says how many standard errors the difference is.
 
     python benchmarks/privacy_utility.py [--quick] [--only NAME] [--json FILE] [--plot FILE]
+                                         [--resume FILE]
 """
 
-import gzip
+import json
 import logging
 import math
 import statistics
@@ -28,10 +32,13 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+import torch
 from common import Result, arguments, compare, publish
-from flwr.app import ArrayRecord, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp.mod import LocalDpMod
 from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAvg
-from sklearn.datasets import load_digits
+from torch import nn
+from utility_problems import CLASSES, STEPS, Problem, make_problem
 
 from fedsec.encoding import Rotated, padded, word_type
 from fedsec.errors import ConfigError
@@ -46,118 +53,33 @@ from fedsec.privacy.distributed import set_up
 from fedsec.privacy.events import Gaussian, Price
 from fedsec.privacy.keystream import Keystream
 from fedsec.privacy.skellam import Skellam
-from fedsec_sim.workloads.files import data_file
+from fedsec.tasks.digits import Digits
+from fedsec.tasks.private_training import PrivateTraining
+from fedsec.tasks.task import Examples
+from fedsec.tasks.training import LocalTraining
 
 mpl.use("Agg")
 
-DELTA, ROUNDS, CLASSES = 1e-5, 30, 10
+DELTA, ROUNDS = 1e-5, 30
 EPSILONS = (1.0, 3.0, 8.0, math.inf)
-FEW = 100  # nodes up to which what each node does by itself is measured
+BITS = (12, 16, 20)
+FEW = 100  # nodes up to which each node's own training with DP-SGD is measured
+EXAMPLE_CLIP = 1.0  # of an example's gradient, whose norm is at most 1.5
 CHANCE = 100 / CLASSES
 FLOWER = "flwr 1.41 central, fixed clip"
-
-
-@dataclass(frozen=True, eq=False)
-class Problem:
-    """A data set over nodes.
-
-    Attributes:
-        name: With the number of nodes.
-        features: (nodes, m, k).
-        labels: One-hot (nodes, m, 10).
-        test: Features and labels that no node holds.
-        rate: Of the nodes that take part in a round.
-        clip: L2 norm of an update.
-        learning_rate: Of a local step; there are five.
-    """
-
-    name: str
-    features: np.ndarray
-    labels: np.ndarray
-    test: tuple[np.ndarray, np.ndarray]
-    rate: float
-    clip: float
-    learning_rate: float
-
-    @property
-    def nodes(self) -> int:
-        """How many there are."""
-        return len(self.features)
-
-    @property
-    def size(self) -> int:
-        """d, entries of the model."""
-        return (self.features.shape[2] + 1) * CLASSES
-
-    def updates(self, weights: np.ndarray, nodes: np.ndarray) -> np.ndarray:
-        """Returns what these nodes answer (m, d): five full-batch steps from `weights`."""
-        inputs, wanted = self.features[nodes], self.labels[nodes]
-        local = np.repeat(weights.reshape(1, -1, CLASSES), len(nodes), axis=0)
-        for _ in range(5):
-            scores = inputs @ local[:, :-1] + local[:, -1:]
-            scores -= scores.max(axis=2, keepdims=True)
-            likely = np.exp(scores)
-            likely /= likely.sum(axis=2, keepdims=True)
-            error = (likely - wanted) / inputs.shape[1]
-            local[:, :-1] -= self.learning_rate * (inputs.transpose(0, 2, 1) @ error)
-            local[:, -1] -= self.learning_rate * error.sum(axis=1)
-        return (local.reshape(len(nodes), -1) - weights).astype(np.float32)
-
-    def accuracy(self, weights: np.ndarray) -> float:
-        """Returns the share of test images that are recognised, in percent."""
-        features, labels = self.test
-        matrix = weights.reshape(-1, CLASSES)
-        found = (features @ matrix[:-1] + matrix[-1]).argmax(axis=1)
-        return float((found == labels).mean()) * 100
-
-
-def make_problem(name: str, nodes: int, rate: float, clip: float, learning_rate: float) -> Problem:
-    """Returns a data set, divided among nodes alike."""
-    features, labels = mnist() if name == "mnist" else digits()
-    order = np.random.default_rng(88).permutation(len(labels))
-    held, rest = order[: len(order) // 5], order[len(order) // 5 :]
-    each = len(rest) // nodes
-    rest = rest[: each * nodes]
-    return Problem(
-        f"{name} n={nodes}",
-        features[rest].reshape(nodes, each, -1),
-        np.eye(CLASSES, dtype=np.float32)[labels[rest]].reshape(nodes, each, CLASSES),
-        (features[held], labels[held]),
-        rate,
-        clip,
-        learning_rate,
-    )
-
-
-@cache
-def mnist() -> tuple[np.ndarray, np.ndarray]:
-    """Returns images (10000, 784), of mean length 1, and labels."""
-    images, labels = (
-        np.frombuffer(gzip.decompress(data_file(f"mnist/t10k-{kind}-ubyte.gz").read_bytes()), "u1")
-        for kind in ("images-idx3", "labels-idx1")
-    )
-    features = images[16:].reshape(-1, 784).astype(np.float32)
-    return features / np.linalg.norm(features, axis=1).mean(), labels[8:].astype(np.intp)
-
-
-def digits() -> tuple[np.ndarray, np.ndarray]:
-    """Returns images (1797, 64), of mean length 1, and labels."""
-    features, labels = load_digits(return_X_y=True)
-    features = features.astype(np.float32)
-    return features / np.linalg.norm(features, axis=1).mean(), labels
-
-
-# --- how a round's updates become one vector ------------------------------------------------------
+FLOWER_LOCAL = "flwr 1.41 LocalDpMod"
+PLAIN = "the same without noise"
+SAME = "central, all nodes"
 
 Step = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 """From the model to the vector along which it moves."""
 
 
 @cache
-def multiplier(epsilon: float, rate: float) -> float:
-    """Returns the noise that keeps all rounds within epsilon."""
+def multiplier(epsilon: float, rate: float, releases: int = ROUNDS) -> float:
+    """Returns the noise that keeps all releases within epsilon."""
     return calibrate(
-        lambda z: Price(Gaussian(z, sampling=rate), ROUNDS), epsilon=epsilon, delta=DELTA
+        lambda z: Price(Gaussian(z, sampling=rate), releases), epsilon=epsilon, delta=DELTA
     )
 
 
@@ -172,9 +94,12 @@ def flower_multiplier(epsilon: float) -> float:
     return high
 
 
+# --- how a round's updates become one vector ------------------------------------------------------
+
+
 def central(problem: Problem, epsilon: float, seed: int, *, rate: float, adapt: bool) -> Step:
     """Returns our central privacy; without noise for an infinite epsilon."""
-    noise = 1e-4 if math.isinf(epsilon) else multiplier(epsilon, rate)
+    noise = 0.05 if math.isinf(epsilon) else multiplier(epsilon, rate)
     return at(problem, max(noise, 0.05), seed, rate=rate, adapt=adapt)
 
 
@@ -253,6 +178,33 @@ def distributed(problem: Problem, noise: float, seed: int, bits: int) -> Step:
     return step
 
 
+def example(problem: Problem, epsilon: float, seed: int) -> Step:
+    """Returns the mean of what nodes train by DP-SGD; hardly any noise for an infinite epsilon."""
+    each, source = problem.features.shape[1], Keystream(seed.to_bytes(32, "big"))
+    work = LocalTraining(
+        epochs=None, steps=STEPS, batch_size=each, learning_rate=problem.learning_rate
+    )
+    noise = 0.01 if math.isinf(epsilon) else multiplier(epsilon, 1.0, ROUNDS * STEPS)
+    train, task = PrivateTraining(work, EXAMPLE_CLIP, noise), Digits()
+    inputs = torch.from_numpy(problem.features)
+    targets = torch.from_numpy(problem.labels.argmax(axis=2))
+    model = nn.Linear(problem.features.shape[2], CLASSES)
+
+    def step(weights: np.ndarray, _rng: np.random.Generator) -> np.ndarray:
+        matrix = torch.from_numpy(weights.reshape(-1, CLASSES))
+        total = torch.zeros_like(matrix)
+        for node in range(problem.nodes):
+            with torch.no_grad():
+                model.weight.copy_(matrix[:-1].T)
+                model.bias.copy_(matrix[-1])
+            train(task, model, Examples(inputs[node], targets[node]), seed, source)
+            total[:-1] += model.weight.detach().T
+            total[-1] += model.bias.detach()
+        return (total / problem.nodes - matrix).numpy().ravel()
+
+    return step
+
+
 def flower(problem: Problem, epsilon: float, seed: int) -> Step:
     """Returns Flower's central privacy; its noise comes from numpy's global generator."""
     asked = round(problem.nodes * problem.rate)
@@ -271,12 +223,61 @@ def flower(problem: Problem, epsilon: float, seed: int) -> Step:
     return step
 
 
-def reply(model: np.ndarray, node: int) -> object:
+def flower_local(problem: Problem, epsilon: float, seed: int) -> Step:
+    """Returns the mean of what Flower's mod lets out; two updates are up to two clips apart."""
+    mod = LocalDpMod(problem.clip, 2 * problem.clip, epsilon / ROUNDS, DELTA / ROUNDS)
+    np.random.seed(seed)  # noqa: NPY002 - the generator that Flower uses
+    context = Context(1, 1, {}, RecordDict(), {})
+
+    def step(weights: np.ndarray, _rng: np.random.Generator) -> np.ndarray:
+        total = np.zeros(problem.size)
+        for row in problem.updates(weights, np.arange(problem.nodes)):
+            made = mod(reply(weights, 0), context, lambda _m, _c, row=row: reply(weights + row, 0))
+            total += next(iter(made.content.array_records.values())).to_numpy_ndarrays()[0]
+        return (total / problem.nodes - weights).astype(np.float32)
+
+    return step
+
+
+def reply(model: np.ndarray, node: int) -> Message:
     """Returns a node's answer, as Flower has it."""
     metrics = MetricRecord({"num-examples": 1})
     content = RecordDict({"arrays": ArrayRecord([model]), "metrics": metrics})
     of = Envelope("m", "i", 1, node + 1, 0, "1", time.time(), 60.0, "train")
     return make_message(of, content)
+
+
+# --- what is compared -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Trainings:
+    """Carries trainings out, each one once: what is in the file is not done again.
+
+    Args:
+        seeds: How many of each.
+        file: Keeps the accuracies, one line each; None: nowhere.
+    """
+
+    seeds: int
+    file: Path | None
+
+    def __call__(self, problem: Problem, name: str, made: Callable[[int], Step]) -> list[float]:
+        """Returns the accuracies (in percent) of a training with each seed."""
+        return [
+            self._once(f"{problem.name} {name} seed={seed}", problem, made, seed)
+            for seed in range(1, self.seeds + 1)
+        ]
+
+    def _once(self, key: str, problem: Problem, made: Callable[[int], Step], seed: int) -> float:
+        lines = self.file.read_text().splitlines() if self.file and self.file.exists() else []
+        known = dict(json.loads(line) for line in lines)
+        if key not in known:
+            known[key] = trained(problem, made(seed), seed)
+            if self.file:
+                with self.file.open("a") as kept:
+                    kept.write(json.dumps([key, known[key]]) + "\n")
+        return known[key]
 
 
 def trained(problem: Problem, step: Step, seed: int) -> float:
@@ -288,53 +289,53 @@ def trained(problem: Problem, step: Step, seed: int) -> float:
     return problem.accuracy(weights)
 
 
-# --- what is compared -----------------------------------------------------------------------------
+def results(problem: Problem, epsilons: tuple[float, ...], run: Trainings) -> Iterator[Result]:
+    """Yields every case of a problem, each as it is measured."""
+    for epsilon in epsilons:
+        yield from at_center(problem, epsilon, run)
+        if math.isfinite(epsilon):
+            yield from on_nodes(problem, epsilon, run)
 
 
-def results(problems: list[Problem], epsilons: tuple[float, ...], seeds: int) -> Iterator[Result]:
-    """Yields every case, each as it is measured."""
-    for problem in problems:
-        for epsilon in epsilons:
-            yield from beside_flower(problem, epsilon, seeds)
-        if problem.nodes <= FEW:
-            yield from by_bits(problem, seeds)
+def at_center(problem: Problem, epsilon: float, run: Trainings) -> Iterator[Result]:
+    """Yields central privacy beside Flower's."""
+    of, rate = f"epsilon={epsilon:g}", problem.rate
+    theirs = run(problem, f"flower {of}", lambda s: flower(problem, epsilon, s))
+    for name, adapt in (("central", False), ("central, adaptive clip", True)):
+        mine = run(
+            problem,
+            f"{name} {of}",
+            lambda s, adapt=adapt: central(problem, epsilon, s, rate=rate, adapt=adapt),
+        )
+        yield told(f"{problem.name} {name} {of}", mine, theirs, FLOWER)
 
 
-def beside_flower(problem: Problem, epsilon: float, seeds: int) -> Iterator[Result]:
-    """Yields our models of privacy at one epsilon."""
-
-    def several(made: Callable[[int], Step]) -> list[float]:
-        return [trained(problem, made(seed), seed) for seed in range(1, seeds + 1)]
-
-    rate = problem.rate
-    theirs = several(lambda seed: flower(problem, epsilon, seed))
-    ours = {
-        "central": several(lambda s: central(problem, epsilon, s, rate=rate, adapt=False)),
-        "central, adaptive clip": several(
-            lambda s: central(problem, epsilon, s, rate=rate, adapt=True)
-        ),
-    }
-    if math.isfinite(epsilon) and problem.nodes <= FEW:
-        ours["local"] = several(lambda seed: local(problem, epsilon, seed))
-    for name, mine in ours.items():
-        case = f"{problem.name} {name} epsilon={epsilon:g}"
-        yield told(case, mine, theirs, FLOWER)
-
-
-def by_bits(problem: Problem, seeds: int) -> Iterator[Result]:
-    """Yields distributed privacy beside central, both with all nodes, at the same multiplier."""
-    noise = multiplier(8.0, 1.0)
-    plain = [trained(problem, at(problem, noise, s, rate=1.0), s) for s in range(1, seeds + 1)]
-    for bits in (12, 16, 20):
+def on_nodes(problem: Problem, epsilon: float, run: Trainings) -> Iterator[Result]:
+    """Yields the models whose noise nodes add."""
+    of, noise = f"epsilon={epsilon:g}", multiplier(epsilon, 1.0)
+    mine = run(problem, f"local {of}", lambda s: local(problem, epsilon, s))
+    theirs = run(problem, f"flower-local {of}", lambda s: flower_local(problem, epsilon, s))
+    yield told(f"{problem.name} local {of}", mine, theirs, FLOWER_LOCAL)
+    plain = run(problem, f"all nodes {of}", lambda s: at(problem, noise, s, rate=1.0))
+    for bits in BITS:
+        name = f"distributed {bits} bits {of}"
         try:
-            mine = [
-                trained(problem, distributed(problem, noise, s, bits), s)
-                for s in range(1, seeds + 1)
-            ]
+            mine = run(problem, name, lambda s, b=bits: distributed(problem, noise, s, b))
         except ConfigError as error:
-            print(f"{problem.name} distributed {bits} bits: not possible: {error}")
+            print(f"{problem.name} {name}: not possible: {error}")
             continue
-        yield told(f"{problem.name} distributed {bits} bits", mine, plain, "central, all nodes")
+        yield told(f"{problem.name} {name}", mine, plain, SAME)
+
+
+def by_example(problem: Problem, epsilons: tuple[float, ...], run: Trainings) -> Iterator[Result]:
+    """Yields DP-SGD on each node, which takes longest."""
+    for epsilon in epsilons:
+        if math.isinf(epsilon) or problem.nodes > FEW:
+            continue
+        of = f"epsilon={epsilon:g}"
+        mine = run(problem, f"example {of}", lambda s, e=epsilon: example(problem, e, s))
+        theirs = run(problem, "example", lambda s: example(problem, math.inf, s))
+        yield told(f"{problem.name} example {of}", mine, theirs, PLAIN)
 
 
 def told(case: str, ours: list[float], peer: list[float], peer_name: str) -> Result:
@@ -350,20 +351,22 @@ def plot(found: list[Result], file: Path) -> None:
     """Draws accuracy over epsilon, one panel for each problem."""
     import matplotlib.pyplot as plt  # noqa: PLC0415 - after the backend is chosen
 
-    rows = [(*r.case.rsplit(" epsilon=", 1), r) for r in found if " epsilon=" in r.case]
+    rows = [(*r.case.rsplit(" epsilon=", 1), r) for r in found]
     names = list(dict.fromkeys(" ".join(case.split()[:2]) for case, _, _ in rows))
     figure, axes = plt.subplots(1, len(names), figsize=(5 * len(names), 4), squeeze=False)
     for axis, name in zip(axes[0], names, strict=True):
         lines: dict[str, dict[str, float]] = {}
         for case, epsilon, result in rows:
-            if case.startswith(name):
-                lines.setdefault(case.removeprefix(name + " "), {})[epsilon] = result.ours
-                lines.setdefault(FLOWER, {})[epsilon] = result.peer
+            if case.startswith(f"{name} "):
+                lines.setdefault(case.removeprefix(f"{name} "), {})[epsilon] = result.ours
+                if result.peer_name in {FLOWER, FLOWER_LOCAL}:
+                    lines.setdefault(result.peer_name, {})[epsilon] = result.peer
         for label, line in lines.items():
-            axis.plot(list(line), list(line.values()), marker="o", label=label)
+            dashed = "--" if label.startswith("flwr") else "-"
+            axis.plot(list(line), list(line.values()), dashed, marker="o", label=label)
         axis.axhline(CHANCE, color="grey", linestyle=":", linewidth=1)
-        axis.set(title=name, xlabel="epsilon", ylabel="accuracy in %")
-    axes[0][0].legend(fontsize="small")
+        axis.set(title=name, xlabel="epsilon", ylabel="accuracy in %", ylim=(0, 100))
+    axes[0][-1].legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     figure.tight_layout()
     figure.savefig(file, dpi=120)
 
@@ -373,15 +376,23 @@ def main() -> None:
     parser = arguments(__doc__ or "")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw accuracy over epsilon, PNG")
     parser.add_argument("--only", metavar="NAME", help='one data set, e.g. "mnist n=100"')
+    parser.add_argument("--resume", type=Path, metavar="FILE", help="keep each training's accuracy")
     options = parser.parse_args()
     logging.getLogger("flwr").setLevel(logging.ERROR)
+    torch.set_num_threads(1)
     sizes = [("digits", 50, 0.2, 0.5, 1.0)]
     if not options.quick:
         sizes += [("mnist", 100, 0.2, 0.5, 1.0), ("mnist", 1000, 0.1, 0.5, 1.0)]
     chosen = [size for size in sizes if options.only in {None, f"{size[0]} n={size[1]}"}]
-    problems = [make_problem(*size) for size in chosen]
     epsilons, seeds = ((3.0, math.inf), 3) if options.quick else (EPSILONS, 5)
-    found = list(results(problems, epsilons, seeds))
+    run = Trainings(seeds, options.resume)
+    problems = [make_problem(*size) for size in chosen]
+    found = [
+        result
+        for cases in (results, by_example)
+        for problem in problems
+        for result in cases(problem, epsilons, run)
+    ]
     publish(found, options.json)
     if options.plot:
         plot(found, options.plot)

@@ -8,6 +8,7 @@ then follows from Flower's own ``partition-id`` and ``num-partitions``.
 
 import json
 import logging
+import math
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,7 +20,14 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from fedsec.errors import ConfigError, DataError, StateError
-from fedsec.flower.messages import evaluate_reply, read_instruction, train_reply
+from fedsec.flower.messages import (
+    EXAMPLES,
+    LARGEST,
+    TRAIN_LOSS,
+    evaluate_reply,
+    read_instruction,
+    train_reply,
+)
 from fedsec.flower.table import local_training, private_training
 from fedsec.plan import Data, FederationPlan
 from fedsec.privacy.keystream import Keystream
@@ -55,6 +63,7 @@ def train(message: Message, context: Context) -> Message:
     seed = training_seed(training.seed, asked.heading.round, context.node_id)
     with bench.lock:
         set_arrays(bench.model, asked.arrays)
+        measured = _measured(plan, bench, data.test)
         loss = _fit(plan, bench, data.train, seed)
         layout = Layout.of(asked.arrays)
         update = layout.flatten(get_arrays(bench.model))
@@ -71,8 +80,20 @@ def train(message: Message, context: Context) -> Message:
         update = np.zeros_like(update)
     if plan.round.compare_alone:
         _alone(context).advance(asked.heading.round, data)
-    reply = train_reply(update, examples=len(data.train), loss=loss)
+    if plan.privacy is not None and not math.isfinite(loss):
+        loss = LARGEST  # it counts as the top of its range
+    reply = train_reply(update, examples=len(data.train), loss=loss, more=measured)
     return Message(reply, reply_to=message)
+
+
+def _measured(plan: FederationPlan, bench: "Bench", test: Examples) -> dict[str, float]:
+    """Returns what a plan with [privacy] asks of the model as it was sent, for the node's guard."""
+    asked = set(plan.privacy.metrics or ()) if plan.privacy is not None else set()
+    asked -= {TRAIN_LOSS, EXAMPLES}
+    if not asked or not len(test):
+        return {}
+    found = evaluate_task(bench.task, bench.model, test)
+    return {name: found[name] for name in asked & set(found) if math.isfinite(found[name])}
 
 
 def _fit(plan: FederationPlan, bench: "Bench", examples: Examples, seed: int) -> float:

@@ -12,6 +12,7 @@ from fedsec.flower.perturb import Perturb
 from fedsec.flower.publishing import RELEASES_DIRECTORY, Publisher
 from fedsec.ledgerfile import Budgets, LedgerFile, compose
 from fedsec.plan import FederationPlan
+from fedsec.plan.figures import figures_of
 from fedsec.plan.privacy import Privacy
 from fedsec.plan.terms import terms
 from fedsec.privacy.keystream import Keystream
@@ -48,16 +49,19 @@ def open_privacy(
         publisher.accept()
     except BudgetExhausted as error:
         raise refusal(error) from error
+    figures = figures_of(plan.privacy)
     match plan.privacy.model:
         case "local":
             perturb = Perturb.of(plan.privacy)
-            return NodePrivacy(publisher, lambda update, _heading: perturb(update, Keystream()))
+            return NodePrivacy(
+                publisher, lambda update, _heading: perturb(update, Keystream()), figures=figures
+            )
         case "example":
             return NodePrivacy(publisher, unchanged)
         case "distributed":  # the sum's form adds this node's share of the noise
             return NodePrivacy(None, unchanged, pay=publisher.charge)
         case _:
-            return NodePrivacy(None, unchanged)
+            return NodePrivacy(None, unchanged, figures=figures)
 
 
 def _terms(plan: FederationPlan, privacy: Privacy, site: Site, context: Context) -> Terms:

@@ -16,6 +16,7 @@ from fedsec.commands.spending import (
     calibrated,
     nodes_sentence,
     noise_of,
+    noise_of_figures,
     spending_of,
 )
 from fedsec.commands.statement_command import write_statement
@@ -85,7 +86,7 @@ def _report(
     plan: FederationPlan, privacy: Privacy, spending: Spending, noise: Noise, *, as_json: bool
 ) -> None:
     if as_json:
-        emit_json(_as_json(privacy, spending, noise))
+        emit_json(_as_json(plan, privacy, spending, noise))
         return
     for subject, sentence in _sentences(plan, privacy, spending, noise):
         say(f"{subject:<14} {safe(sentence)}")
@@ -115,6 +116,9 @@ def _sentences(
         ("on the mean", f"std {noise.std:.4g} per entry of {noise.size}: {longer}"),
         ("accountant", f"{method([of.price])}, {ACCOUNTANT}"),
     ]
+    if figures := noise_of_figures(plan):
+        told = ", ".join(f"{name} std {std:.3g}" for name, std in figures.items())
+        rows.append(("figures", f"means of nodes' figures are told; noise on them: {told}"))
     if spending.unsampled is not None:
         rows.append(
             ("amplification", f"if all took part, epsilon would be {spending.unsampled:.4g}")
@@ -122,8 +126,12 @@ def _sentences(
     return rows
 
 
-def _as_json(privacy: Privacy, spending: Spending, noise: Noise) -> dict[str, object]:
+def _as_json(
+    plan: FederationPlan, privacy: Privacy, spending: Spending, noise: Noise
+) -> dict[str, object]:
+    figures = noise_of_figures(plan)
     return {
+        **({"noise_of_figures": figures} if figures else {}),
         "noise_multiplier": privacy.noise_multiplier,
         "epsilon": spending.epsilon,
         "delta": privacy.delta,

@@ -8,6 +8,7 @@ from fedsec.flower.perturb import Perturb
 from fedsec.flower.private import central_mechanism
 from fedsec.flower.sums import noisy_sum
 from fedsec.plan import FederationPlan, Privacy
+from fedsec.plan.figures import figures_of
 from fedsec.plan.privacy import expected, honest, population
 from fedsec.plan.terms import price, terms
 from fedsec.privacy.accounting import COARSE, spent
@@ -63,6 +64,24 @@ def noise_of(plan: FederationPlan, size: int) -> Noise:
     std = found.std(n) / n
     reach = found.l2 / found.scale
     return Noise(size, std, reach, added, f"each of at least {honest(plan)} honest nodes")
+
+
+def noise_of_figures(plan: FederationPlan) -> dict[str, float]:
+    """Returns the standard deviation of the noise on each figure's mean, in its own unit.
+
+    Raises:
+        ConfigError: The plan has no node-level privacy.
+    """
+    privacy = _privacy(plan)
+    figures = figures_of(privacy)
+    if figures is None:
+        return {}
+    if privacy.model == "local":
+        share = figures.mechanism(1, replaces=True).std(figures.count)
+        share /= math.sqrt(plan.cohort(population(plan)))
+    else:
+        share = figures.mechanism(expected(plan)).std(figures.count)
+    return {name: share * (high - low) for name, low, high in figures.ranges}
 
 
 @dataclass(frozen=True)

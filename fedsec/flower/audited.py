@@ -22,6 +22,7 @@ from fedsec.flower.private import Central, row_norms
 from fedsec.flower.strategy import Matrix
 from fedsec.flower.sums import noised
 from fedsec.plan import FederationPlan, Privacy
+from fedsec.plan.figures import figures_of, update_multiplier
 from fedsec.plan.privacy import honest, population
 from fedsec.plan.terms import terms
 from fedsec.plan.visibility import fewest_in_a_sum, group_size
@@ -79,10 +80,62 @@ class Mechanism(Protocol):
         ...
 
 
-def same_noise(mechanism: Mechanism, rows: Matrix, other: Matrix) -> float:
-    """Returns how far apart two releases with the same noise are."""
-    one, two = (mechanism.release(each, Keystream(_SAME)) for each in (rows, other))
-    return float(np.linalg.norm(one.astype(np.float64) - two))
+@dataclass(frozen=True)
+class Planned:
+    """What the mechanisms have in common: their claim is the plan's.
+
+    Args:
+        plan: With a table [privacy].
+    """
+
+    plan: FederationPlan
+
+    @property
+    def units(self) -> int:
+        """See `Mechanism`."""
+        return population(self.plan)
+
+    @property
+    def replaces(self) -> bool:
+        """See `Mechanism`."""
+        return False
+
+    @property
+    def sampling(self) -> float:
+        """See `Mechanism`."""
+        return 1.0
+
+    @property
+    def price(self) -> Price:
+        """See `Mechanism`."""
+        return terms(self.plan).price
+
+    @property
+    def multiplier(self) -> float:
+        """See `Mechanism`: of the noise on updates, which share the price with figures."""
+        return update_multiplier(self.plan)
+
+    @property
+    def privacy(self) -> Privacy:
+        """The plan's table."""
+        return _privacy(self.plan)
+
+    def release(self, rows: Matrix, source: Keystream) -> Vector:
+        """See `Mechanism`."""
+        raise NotImplementedError
+
+    def change(self, rows: Matrix, other: Matrix) -> float:
+        """See `Mechanism`: the distance of two releases with the same noise."""
+        one, two = (self.release(each, Keystream(_SAME)) for each in (rows, other))
+        return float(np.linalg.norm(one.astype(np.float64) - two))
+
+
+def _without_figures(rows: Matrix, privacy: Privacy) -> Matrix:
+    """Returns rows behind which each figure that the plan tells is missing."""
+    figures = figures_of(privacy)
+    if figures is None:
+        return rows
+    return np.hstack((rows, np.zeros((len(rows), figures.count), np.float32)))
 
 
 Combine = Callable[[FederationPlan, Keystream], Combination]
@@ -96,7 +149,7 @@ def central(plan: FederationPlan, source: Keystream) -> Combination:
 
 
 @dataclass(frozen=True)
-class CentralMechanism:
+class CentralMechanism(Planned):
     """What the coordinator makes of the updates.
 
     Args:
@@ -104,35 +157,18 @@ class CentralMechanism:
         combine: Makes the combination from plan and source of noise.
     """
 
-    plan: FederationPlan
     combine: Combine = central
-    replaces: bool = False
 
     @property
     def sampling(self) -> float:
         """See `Mechanism`."""
-        rate = _privacy(self.plan).sampling
+        rate = self.privacy.sampling
         return 1.0 if rate is None else rate
-
-    @property
-    def units(self) -> int:
-        """See `Mechanism`."""
-        return population(self.plan)
 
     @property
     def survivors(self) -> tuple[int, ...]:
         """See `Mechanism`: few, half and all of the nodes answer."""
         return tuple(sorted({max(1, self.units // 4), max(1, self.units // 2), self.units}))
-
-    @property
-    def price(self) -> Price:
-        """See `Mechanism`."""
-        return terms(self.plan).price
-
-    @property
-    def multiplier(self) -> float:
-        """See `Mechanism`."""
-        return _privacy(self.plan).noise_multiplier
 
     def release(self, rows: Matrix, source: Keystream) -> Vector:
         """See `Mechanism`."""
@@ -140,7 +176,7 @@ class CentralMechanism:
         if group_size(self.plan) is not None:
             rows, groups = _means_of_groups(self.plan, rows)
         collected = Collected(
-            rows=rows,
+            rows=_without_figures(rows, self.privacy),
             groups=groups,
             weights=np.ones(len(rows)),
             metrics=(),
@@ -150,55 +186,43 @@ class CentralMechanism:
         attempt = Attempt(1, 1, tuple(range(self.units)), RecordDict())
         return self.combine(self.plan, source)(attempt, collected, {}).vector
 
-    def change(self, rows: Matrix, other: Matrix) -> float:
-        """See `Mechanism`."""
-        return same_noise(self, rows, other)
-
 
 @dataclass(frozen=True)
-class LocalMechanism:
+class LocalMechanism(Planned):
     """What one node sends.
 
     Args:
         plan: With ``privacy.model = "local"``.
     """
 
-    plan: FederationPlan
-    units: int = 1
-    survivors: tuple[int, ...] = (1,)
-    replaces: bool = True
-    sampling: float = 1.0
+    @property
+    def units(self) -> int:
+        """See `Mechanism`: it stands alone."""
+        return 1
 
     @property
-    def price(self) -> Price:
+    def survivors(self) -> tuple[int, ...]:
         """See `Mechanism`."""
-        return terms(self.plan).price
+        return (1,)
 
     @property
-    def multiplier(self) -> float:
+    def replaces(self) -> bool:
         """See `Mechanism`."""
-        return _privacy(self.plan).noise_multiplier
+        return True
 
     def release(self, rows: Matrix, source: Keystream) -> Vector:
         """See `Mechanism`."""
-        return Perturb.of(_privacy(self.plan))(rows[0], source)
-
-    def change(self, rows: Matrix, other: Matrix) -> float:
-        """See `Mechanism`."""
-        return same_noise(self, rows, other)
+        (row,) = _without_figures(rows[:1], self.privacy)
+        return Perturb.of(self.privacy)(row, source)[: rows.shape[1]]
 
 
 @dataclass(frozen=True)
-class DistributedMechanism:
+class DistributedMechanism(Planned):
     """The sum of what nodes send, each with its share of the noise; of one group, if any.
 
     Args:
         plan: With ``privacy.model = "distributed"``.
     """
-
-    plan: FederationPlan
-    replaces: bool = False
-    sampling: float = 1.0
 
     @property
     def units(self) -> int:
@@ -210,16 +234,6 @@ class DistributedMechanism:
     def survivors(self) -> tuple[int, ...]:
         """See `Mechanism`: the fewest honest shares, and all."""
         return tuple(sorted({honest(self.plan), self.units}))
-
-    @property
-    def price(self) -> Price:
-        """See `Mechanism`."""
-        return terms(self.plan).price
-
-    @property
-    def multiplier(self) -> float:
-        """See `Mechanism`."""
-        return _privacy(self.plan).noise_multiplier
 
     def release(self, rows: Matrix, source: Keystream) -> Vector:
         """See `Mechanism`."""
@@ -241,7 +255,7 @@ class DistributedMechanism:
 
 
 @dataclass(frozen=True)
-class ExampleMechanism:
+class ExampleMechanism(Planned):
     """A step of DP-SGD on one node, whose examples' gradients are the rows.
 
     Args:
@@ -249,26 +263,26 @@ class ExampleMechanism:
         train: What the node does in a round.
     """
 
-    plan: FederationPlan
     train: Callable[[LocalTraining, float, float], PrivateTraining] = PrivateTraining
-    units: int = _EXAMPLES
-    survivors: tuple[int, ...] = (_EXAMPLES,)
-    replaces: bool = False
-    sampling: float = 1.0
+
+    @property
+    def units(self) -> int:
+        """See `Mechanism`."""
+        return _EXAMPLES
+
+    @property
+    def survivors(self) -> tuple[int, ...]:
+        """See `Mechanism`."""
+        return (_EXAMPLES,)
 
     @property
     def price(self) -> Price:
         """See `Mechanism`: of one step in which every example takes part."""
         return Price(Gaussian(self.multiplier))
 
-    @property
-    def multiplier(self) -> float:
-        """See `Mechanism`."""
-        return _privacy(self.plan).noise_multiplier
-
     def release(self, rows: Matrix, source: Keystream) -> Vector:
         """See `Mechanism`."""
-        privacy = _privacy(self.plan)
+        privacy = self.privacy
         step = LocalTraining(epochs=None, steps=1, batch_size=self.units, learning_rate=1.0)
         model = nn.Linear(rows.shape[1], 1, bias=False)
         with torch.no_grad():
@@ -277,10 +291,6 @@ class ExampleMechanism:
         self.train(step, privacy.clip, privacy.noise_multiplier)(_Inputs(), model, data, 0, source)
         moved: Vector = -model.weight.detach().numpy()[0]
         return moved
-
-    def change(self, rows: Matrix, other: Matrix) -> float:
-        """See `Mechanism`."""
-        return same_noise(self, rows, other)
 
 
 def mechanism_of(plan: FederationPlan) -> Mechanism:

@@ -14,6 +14,7 @@ nothing is allocated for a length that a peer merely claims, nothing is unpickle
 import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -125,16 +126,19 @@ def read_instruction(content: RecordDict) -> Instruction:
     return Instruction(heading, arrays)
 
 
-def train_reply(update: Vector, *, examples: int, loss: float) -> RecordDict:
+def train_reply(
+    update: Vector, *, examples: int, loss: float, more: Mapping[str, float] = MappingProxyType({})
+) -> RecordDict:
     """Returns a node's answer to train.
 
     Args:
         update: Trained minus sent (d,).
         examples: Examples trained on.
         loss: Mean training loss over them.
+        more: Further figures by name.
     """
     reply = bare_train_reply(update)
-    reply[METRICS] = MetricRecord({EXAMPLES: examples, TRAIN_LOSS: loss})
+    reply[METRICS] = MetricRecord({EXAMPLES: examples, TRAIN_LOSS: loss, **more})
     return reply
 
 

@@ -2,7 +2,10 @@
 
     train --> released before? --yes--> the stored update again
                    | no
-              app --> transform (clip, noise) --> stored --> charged --> update alone, no metrics
+              app --> transform (clip, noise) --> stored --> charged --> update alone
+
+What the app measured stays here, except the figures that the plan asks for: each is kept to its
+range, stands behind the update in the same vector, and is noised with it.
 
 Of the four models two are wholly the node's: local privacy and example-level privacy. With
 distributed privacy the release is the sum, so a node pays before its masked vector leaves, in every
@@ -15,12 +18,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import numpy as np
 from flwr.app import Context, Message, MessageType
 from flwr.clientapp.typing import ClientAppCallable
 
 from fedsec.errors import BudgetExhausted, PolicyRefusal
-from fedsec.flower.messages import Heading, bare_train_reply, read_heading, read_update
+from fedsec.flower.messages import (
+    EXAMPLES,
+    Heading,
+    Metrics,
+    bare_train_reply,
+    read_heading,
+    read_update,
+)
 from fedsec.flower.publishing import Publish
+from fedsec.privacy.figures import Figures
 from fedsec.vectors import Vector
 
 _LOG = logging.getLogger(__name__)
@@ -47,11 +59,13 @@ class NodePrivacy:
         transform: What an update goes through before it is released.
         pay: Charges a round and attempt before this node's vector goes into a sum (distributed);
             None where there is no noise of the node's in it.
+        figures: That the plan asks for; None: they are withheld.
     """
 
     publish: Publish | None
     transform: Transform
     pay: Callable[[int, int], None] | None = None
+    figures: Figures | None = None
 
     def __call__(self, message: Message, context: Context, app: ClientAppCallable) -> Message:
         """Returns the reply to a message that the guard let through.
@@ -71,7 +85,7 @@ class NodePrivacy:
             reply = app(message, context)
             if reply.has_error():
                 raise _AppFailedError(reply)
-            return self.transform(read_update(reply.content)[0], heading)
+            return self.transform(self._told(*read_update(reply.content)), heading)
 
         try:
             if self.publish is None:
@@ -83,6 +97,13 @@ class NodePrivacy:
         except BudgetExhausted as error:
             raise refusal(error) from error
         return Message(bare_train_reply(update), reply_to=message)
+
+    def _told(self, update: Vector, metrics: Metrics) -> Vector:
+        """Returns the update, with the encoded figures that are told behind it."""
+        if self.figures is None:
+            return update
+        values = {**metrics.values, EXAMPLES: metrics.examples}
+        return np.append(update, self.figures.encode(values))
 
     def before_vector(self, heading: Heading) -> None:
         """Returns when this node's masked vector of an attempt may leave: its release is paid for.

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedsec.errors import ConfigError
+from fedsec.flower.noised_figures import cut
 from fedsec.plan import Privacy
+from fedsec.plan.figures import figures_of
 from fedsec.privacy.clipping import clip_factors
-from fedsec.privacy.gaussian import GaussianMechanism
+from fedsec.privacy.figures import Figures
+from fedsec.privacy.gaussian import GaussianMechanism, remaining
 from fedsec.privacy.keystream import Keystream
 from fedsec.vectors import Vector, norm
 
@@ -26,15 +29,20 @@ class Perturb:
     Args:
         clip: Largest L2 norm of an update, > 0.
         noise_multiplier: Standard deviation of the noise over ``2 clip``, > 0.
+        figures: That stand behind the update, and are released with noise of their own; None where
+            they are withheld.
     """
 
     clip: float
     noise_multiplier: float
+    figures: Figures | None = None
 
     @classmethod
     def of(cls, privacy: Privacy) -> "Perturb":
         """Returns what a plan with ``privacy.model = "local"`` asks for."""
-        return cls(privacy.clip, privacy.noise_multiplier)
+        figures, whole = figures_of(privacy), privacy.noise_multiplier
+        left = whole if figures is None else remaining(whole, figures.noise_multiplier)
+        return cls(privacy.clip, left, figures)
 
     @property
     def mechanism(self) -> GaussianMechanism:
@@ -42,17 +50,21 @@ class Perturb:
         return GaussianMechanism(2 * self.clip, self.noise_multiplier)
 
     def __call__(self, update: Vector, source: Keystream) -> Vector:
-        """Returns `update` (d,), clipped and noised.
+        """Returns `update`, clipped and noised.
 
         Args:
-            update: Of this node, in one round.
+            update: Of this node, in one round (d,); with encoded figures behind it (d + k,).
             source: Of the noise: a new `Keystream()`, except in simulations.
 
         Raises:
             ConfigError: The update is not finite: nothing may be sent.
         """
+        update, shares = cut(update, self.figures)
         length = norm(update)
         factor = clip_factors(np.array([length]), self.clip)[0]
         if factor == 0:
             raise ConfigError("the update is not finite; nothing is sent")
-        return self.mechanism.release(update.astype(np.float64) * factor, source)
+        noised = self.mechanism.release(update.astype(np.float64) * factor, source)
+        if self.figures is None:
+            return noised
+        return np.append(noised, self.figures.release(shares, 1, source, replaces=True))

@@ -22,11 +22,13 @@ from numpy.typing import NDArray
 from fedsec.errors import ConfigError
 from fedsec.flower.collection import Attempt, Collected
 from fedsec.flower.combination import Combined
+from fedsec.flower.noised_figures import cut, report, split
 from fedsec.flower.publishing import Publish
 from fedsec.flower.records import NodeRecord
 from fedsec.flower.reporting import Json
 from fedsec.flower.robust import CENTRE, RobustCombination
 from fedsec.plan import FederationPlan, Privacy, Robust
+from fedsec.plan.figures import figures_of, update_multiplier
 from fedsec.plan.privacy import CLIP_LEARNING_RATE, clip_noise, expected, population
 from fedsec.plan.visibility import fewest_in_a_sum, group_size, most_in_a_sum
 from fedsec.privacy.clipping import AdaptiveClip, clip_factors
@@ -69,6 +71,7 @@ class Central:
         self._nodes = population(plan)
         self._expected = expected(plan)
         self._adaptive = adaptive(plan)
+        self._told = figures_of(plan.privacy)
         self._publish = publish
         self._source = source
         self._robust = rule_of(plan)
@@ -78,21 +81,26 @@ class Central:
     def __call__(self, attempt: Attempt, collected: Collected, memory: Arrays) -> Combined:
         """See `fedsec.flower.combination.Combination`."""
         clip = float(memory[CLIP]) if CLIP in memory else self._privacy.clip
+        collected, told = split(collected, self._told)
         records: list[NodeRecord] = []  # stays empty where the release was made before
 
         def make() -> Vector:
             aggregate, found = self._combine(attempt, collected, memory, clip)
             records.extend(found)
-            return self._noised(aggregate, collected, clip)
+            return np.concatenate(
+                (self._noised(aggregate, collected, clip), self._noised_figures(told))
+            )
 
         released = self._publish(attempt.round, attempt.number, make)
+        released, shares = cut(released, self._told)
         kept: dict[str, NDArray[np.floating[Any]]] = {}
         if self._adaptive is not None:
             count, released = float(released[-1]), released[:-1]
             kept[CLIP] = np.array(self._adaptive.step(clip, count, self._expected))
         if self._moves:  # from a public start: what was released, not what the rule returned
             kept[CENTRE] = released
-        return Combined(released, kept, self._figures(clip, released.size), tuple(records))
+        figures = {**self._figures(clip, released.size), **report(self._told, shares)}
+        return Combined(released, kept, figures, tuple(records))
 
     def mechanism(self, clip: float) -> GaussianMechanism:
         """Returns the noise on the aggregate at this clip."""
@@ -104,6 +112,12 @@ class Central:
             return noised
         count = self._adaptive.count(row_norms(collected.rows), clip, self._source)
         return np.append(noised, np.float32(count))
+
+    def _noised_figures(self, told: NDArray[np.float32]) -> Vector:
+        if self._told is None:
+            return np.empty(0, np.float32)
+        shares = self._told.clamp(told).sum(axis=0) / self._expected
+        return self._told.release(shares, self._expected, self._source)
 
     def _combine(
         self, attempt: Attempt, collected: Collected, memory: Arrays, clip: float
@@ -170,10 +184,7 @@ def central_mechanism(plan: FederationPlan, clip: float) -> GaussianMechanism:
     """
     if plan.privacy is None or plan.privacy.model != "central":
         raise ConfigError('the plan has no privacy.model = "central"')
-    multiplier, adapt = plan.privacy.noise_multiplier, adaptive(plan)
-    if adapt is not None:
-        multiplier = adapt.left(multiplier)
-    return GaussianMechanism(central_sensitivity(plan, clip), multiplier)
+    return GaussianMechanism(central_sensitivity(plan, clip), update_multiplier(plan))
 
 
 def central_sensitivity(plan: FederationPlan, clip: float) -> float:

@@ -11,12 +11,14 @@ from fedsec.errors import ConfigError
 from fedsec.flower.collection import LONGEST, Collection, Plain
 from fedsec.flower.combination import Combination, OverPopulation, Weighted
 from fedsec.flower.draws import Draw, Poisson, Ranked
+from fedsec.flower.noised_figures import NoisedFigures
 from fedsec.flower.private import Central, rule_of
 from fedsec.flower.publishing import Publish
 from fedsec.flower.robust import RobustCombination, RootUpdate
 from fedsec.flower.secure_sum import SecureSum
 from fedsec.flower.strategy import FedAdam, FedAvg, FedAvgM, ServerOptimizer, Weighting
 from fedsec.plan import FederationPlan, Training
+from fedsec.plan.figures import figures_of
 from fedsec.plan.privacy import Privacy, population
 from fedsec.privacy.keystream import Keystream
 from fedsec.tasks.training import LocalTraining
@@ -65,8 +67,9 @@ def collection(
     """
     if plan.secure_aggregation is not None:
         return SecureSum(plan, size, trusted)
+    figures = figures_of(plan.privacy)
     return Plain(
-        size,
+        size if figures is None else size + figures.count,  # these stand behind the update
         weighting(plan.learning[1]),
         withheld=plan.privacy is not None,
         longest=longest(plan),
@@ -109,6 +112,13 @@ def combination(
     noised = plan.privacy is not None and plan.privacy.model == "distributed"
     if noised and rule_of(plan) is None:
         return OverPopulation(population(plan))  # of what the nodes have noised
+    figures, made = figures_of(plan.privacy), _by_rule(plan, chance, root)
+    return made if figures is None else NoisedFigures(figures, made)
+
+
+def _by_rule(
+    plan: FederationPlan, chance: Callable[[], np.random.Generator], root: RootUpdate | None
+) -> Combination:
     if plan.robust is None:
         return Weighted()
     if plan.robust.root is not None and root is None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from fedsec.plan import secure_aggregation, visibility
 from fedsec.plan.data import data_and_task
+from fedsec.plan.figures import noised_figures
 from fedsec.plan.privacy import (
     adaptive_clip,
     amplification,
@@ -171,6 +172,7 @@ RULES: tuple[Callable[["FederationPlan"], Iterator[Refusal]], ...] = (
     one_number_of_corrupt,
     visibility.visible,
     visibility.sound_groups,
+    noised_figures,
     secure_aggregation.enough_for_a_sum,
     secure_aggregation.long_enough_words,
     secure_aggregation.sound_metrics,

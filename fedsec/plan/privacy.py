@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 from pydantic import Field
 
 from fedsec.plan.refusal import Refusal
-from fedsec.plan.sections import Section
+from fedsec.plan.sections import Ranges, Section
 from fedsec.plan.visibility import corrupt_per_group, group_size
 
 if TYPE_CHECKING:
@@ -50,6 +50,12 @@ class Privacy(Section):
         corrupt: Of ``"distributed"``: how many may leave their noise out, or tell it others; as
             many as secure_aggregation.corrupt makes of the population if left out. Where there are
             groups, secure_aggregation.corrupt_per_group says it.
+        metrics: Of ``"central"`` and ``"local"``: whose noised means are told, by name, each with
+            the range that it is kept to: ``train-loss``, ``num-examples``, and what the task
+            measures, on each node's test records, of the model that a round begins with. All
+            others are withheld.
+        metrics_noise: Standard deviation of the noise on these over what one node changes, which
+            comes out of `noise_multiplier`; 3 times that if left out.
     """
 
     model: Model
@@ -65,6 +71,8 @@ class Privacy(Section):
     bits: Annotated[int, Field(ge=8, le=32)] | None = None
     dropouts: Missing | None = None
     corrupt: Missing | None = None
+    metrics: Ranges | None = None
+    metrics_noise: Annotated[float, Field(ge=0.05, le=1e6)] | None = None
 
 
 DEFAULT_BITS = 16

@@ -63,6 +63,26 @@ class Options(Frozen[Scalar]):
 
 Scalars: TypeAlias = Annotated[Mapping[str, Scalar], AfterValidator(Options), PlainSerializer(dict)]
 
+
+def _ranges(given: Mapping[str, list[float]]) -> Mapping[str, tuple[float, float]]:
+    return Frozen({name: (float(low), float(high)) for name, (low, high) in given.items()})
+
+
+MetricName: TypeAlias = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
+        description="1..64 letters, digits, '.', '_' or '-', a letter or digit first",
+    ),
+]
+Range: TypeAlias = Annotated[
+    list[Annotated[float, Field(ge=-1e6, le=1e6)]],
+    Field(min_length=2, max_length=2, description="[low, high], numbers in -1e6..1e6"),
+]
+Ranges: TypeAlias = Annotated[
+    Mapping[MetricName, Range], AfterValidator(_ranges), PlainSerializer(dict)
+]
+
 AppName: TypeAlias = Annotated[
     str,
     Field(

@@ -13,17 +13,18 @@
 How the parameters follow from the shares: docs/spec/secagg-graph.md.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
-from pydantic import AfterValidator, Field, PlainSerializer
+from pydantic import Field
 
 from fedsec.errors import ConfigError
 from fedsec.plan import visibility
+from fedsec.plan.figures import sound_ranges
 from fedsec.plan.privacy import DEFAULT_BITS, population
 from fedsec.plan.refusal import Refusal
-from fedsec.plan.sections import Frozen, Section
+from fedsec.plan.sections import Frozen, Ranges, Section
 from fedsec.plan.visibility import group_size, most_in_a_sum
 from fedsec.secagg.groups import LEAST_SIZE, group_sizes
 from fedsec.secagg.parameters import Assumptions, Mode, choose
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 MIN_STEPS = 100
 """Grid steps from 0 to the clip; with fewer, rounding drowns what was learned."""
-MOST_METRICS = 16
 
 AGAINST = {
     "semi-honest": "it is trusted to keep to the protocol",
@@ -42,24 +42,6 @@ AGAINST = {
 _DENOMINATOR = 10_000  # a share of 0.29 means 29/100, whatever floating point makes of it
 
 
-def _ranges(given: Mapping[str, list[float]]) -> Mapping[str, tuple[float, float]]:
-    return Frozen({name: (float(low), float(high)) for name, (low, high) in given.items()})
-
-
-MetricName: TypeAlias = Annotated[
-    str,
-    Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
-        description="1..64 letters, digits, '.', '_' or '-', a letter or digit first",
-    ),
-]
-Range: TypeAlias = Annotated[
-    list[Annotated[float, Field(ge=-1e6, le=1e6)]],
-    Field(min_length=2, max_length=2, description="[low, high], numbers in -1e6..1e6"),
-]
-Ranges: TypeAlias = Annotated[
-    Mapping[MetricName, Range], AfterValidator(_ranges), PlainSerializer(dict)
-]
 Share: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -198,20 +180,8 @@ def long_enough_words(plan: "FederationPlan") -> Iterator[Refusal]:
 
 def sound_metrics(plan: "FederationPlan") -> Iterator[Refusal]:
     """A range is one, and there are no more than a few."""
-    section = plan.secure_aggregation
-    if section is None:
-        return
-    if len(section.metrics) > MOST_METRICS:
-        yield Refusal(
-            "secure_aggregation.metrics",
-            f"{len(section.metrics)} metrics; allowed: 0..{MOST_METRICS}",
-        )
-    for name, (low, high) in section.metrics.items():
-        if low >= high:
-            yield Refusal(
-                f"secure_aggregation.metrics.{name}",
-                f"[{low:g}, {high:g}] is no range; the first must be less than the second",
-            )
+    if plan.secure_aggregation is not None:
+        yield from sound_ranges("secure_aggregation.metrics", plan.secure_aggregation.metrics)
 
 
 def said_once(plan: "FederationPlan") -> Iterator[Refusal]:

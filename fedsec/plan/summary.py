@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from fedsec.plan import secure_aggregation
+from fedsec.plan import figures, secure_aggregation
 from fedsec.plan.data import sentence as data_sentence
 from fedsec.plan.federation import FederationPlan
 from fedsec.plan.privacy import Privacy, drawn_in_secret, honest, population
@@ -46,6 +46,8 @@ def _rows(plan: FederationPlan) -> Iterator[tuple[str, str]]:
         yield "weights", _weights(plan.training)
     if plan.privacy is not None:
         yield "privacy", _privacy(plan, plan.privacy)
+        if plan.secure_aggregation is None:  # else it says so
+            yield "nodes' figures", figures.sentence(plan)
     if plan.robust is not None:
         yield "robust", robust_sentence(plan.robust)
     yield "nodes", _nodes(plan)
@@ -61,7 +63,7 @@ def _evaluated(plan: FederationPlan, last: str) -> str:
     when = _period(plan.round.evaluate_every, last) or "never"
     if when == "never" or (plan.secure_aggregation is None and plan.privacy is None):
         return when
-    return f"{when}, on the task's central examples only: no node tells what it measures"
+    return f"{when}, on the task's central examples only: no node is asked for its own"
 
 
 def _task(task: Task) -> str:

@@ -70,19 +70,10 @@ class AdaptiveClip:
             if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} must be > 0 and finite, got {getattr(self, name)}")
 
-    def left(self, noise_multiplier: float) -> float:
-        """Returns the multiplier for the updates: z_delta = (z^-2 - (2 sigma_b)^-2)^(-1/2).
-
-        Raises:
-            ConfigError: The count alone costs more than `noise_multiplier` allows.
-        """
-        room = noise_multiplier**-2 - (2 * self.count_noise) ** -2
-        if room <= 0:
-            raise ConfigError(
-                f"count_noise must be > noise_multiplier / 2 = {noise_multiplier / 2:g}, "
-                f"got {self.count_noise:g}"
-            )
-        return 1 / math.sqrt(room)
+    @property
+    def multiplier(self) -> float:
+        """Of the noise on the count, of which a node changes 1/2: 2 sigma_b."""
+        return 2 * self.count_noise
 
     def count(self, norms: Doubles, clip: float, source: Keystream) -> float:
         """Returns the noised sum of ``1 - 1/2`` per short and ``0 - 1/2`` per long update.
@@ -96,7 +87,7 @@ class AdaptiveClip:
         """
         bits = np.where(norms <= clip, 0.5, -0.5)  # NaN and infinity are long
         bits[norms == 0] = 0.0
-        mechanism = GaussianMechanism(0.5, 2 * self.count_noise)
+        mechanism = GaussianMechanism(0.5, self.multiplier)
         return float(mechanism.release(np.array([bits.sum()]), source)[0])
 
     def step(self, clip: float, count: float, nodes: float) -> float:

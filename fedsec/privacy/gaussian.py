@@ -96,3 +96,26 @@ class GaussianMechanism:
         root = math.sqrt(max(size, 1))
         distance = FINENESS * root * (1 + ROUNDING) + root
         return DiscreteGaussian.covering(self.noise_multiplier * distance)
+
+
+def remaining(whole: float, *parts: float) -> float:
+    """Returns the noise multiplier that is left when other releases come out of `whole`.
+
+    Gaussian releases with multipliers z_1, z_2, ... about the same units cost together what one
+    with ``(z_1^-2 + z_2^-2 + ...)^(-1/2)`` costs, sampled or not: they are one release of a longer
+    vector.
+
+    Raises:
+        ConfigError: The parts alone cost as much as the whole.
+
+    >>> round(remaining(1.0, 3.0), 4)
+    1.0607
+    """
+    room = whole**-2 - sum(part**-2 for part in parts)
+    if room <= 0:
+        told = ", ".join(f"{part:g}" for part in parts)
+        raise ConfigError(
+            f"multipliers of {told} cost as much as noise_multiplier = {whole:g} allows in all; "
+            "nothing is left for the updates"
+        )
+    return 1 / math.sqrt(room)

@@ -15,9 +15,10 @@ from flwr.app import RecordDict
 from numpy.typing import NDArray
 
 from fedsec.flower.collection import LONGEST, Attempt, Collected, Post, too_large
-from fedsec.flower.messages import TRAIN_LOSS, Metrics, read_instruction
+from fedsec.flower.messages import EXAMPLES, TRAIN_LOSS, Metrics, read_instruction
 from fedsec.flower.replies import Reasons, frozen
 from fedsec.flower.strategy import Matrix, Weighting, Weights
+from fedsec.privacy.figures import Figures
 from fedsec.vectors import Layout, Vector, is_finite, is_longer
 from fedsec_sim.engines.engine import Engine, Job, Losses
 from fedsec_sim.population import Population
@@ -80,6 +81,7 @@ class Simulated:
             that does not grow with the cohort.
         withheld: Whether nodes report no figures, as under privacy; then all weigh alike.
         longest: L2 norm beyond which an update is refused.
+        figures: That stand behind each row, encoded, where a plan with privacy tells some.
         attend: Who answers.
         meddle: Changes rows, e.g. an attack; needs `whole`.
     """
@@ -94,6 +96,7 @@ class Simulated:
         whole: bool,
         withheld: bool = False,
         longest: float = LONGEST,
+        figures: Figures | None = None,
         attend: Attendance = everybody,
         meddle: Meddler | None = None,
     ) -> None:
@@ -105,7 +108,8 @@ class Simulated:
         self._meddle = meddle
         self._withheld = withheld
         self._longest = longest
-        self._whole = whole or meddle is not None
+        self._figures = figures
+        self._whole = whole or meddle is not None or figures is not None
 
     def __call__(self, post: Post, attempt: Attempt) -> Collected:
         """See `Collection`; `post` is not used."""
@@ -119,6 +123,7 @@ class Simulated:
             return self._mean(job, present, examples, failed)
         rows = self._engine.rows(len(nodes))
         losses = self._engine.train(job, rows)
+        rows = self._with_figures(rows, examples, losses)
         weights = self._weights(examples)
         if self._meddle is not None:
             turn = Turn(attempt.round, attempt.number, sent, tuple(present), weights)
@@ -135,6 +140,16 @@ class Simulated:
             failed=frozen(failed),
             rejected=frozen(rejected),
         )
+
+    def _with_figures(self, rows: Matrix, examples: NDArray[np.int64], losses: Losses) -> Matrix:
+        if self._figures is None:
+            return rows
+        told = [
+            self._figures.encode({EXAMPLES: float(count), TRAIN_LOSS: float(loss)})
+            for count, loss in zip(examples, losses, strict=True)
+        ]
+        shares = np.array(told, np.float32).reshape(len(rows), self._figures.count)
+        return np.hstack((rows, shares))
 
     def _weights(self, examples: NDArray[np.int64]) -> Weights:
         if self._withheld or not len(examples):

@@ -14,12 +14,14 @@ from flwr.serverapp import Grid
 from fedsec.errors import ConfigError
 from fedsec.flower.collection import Collection
 from fedsec.flower.combination import Combination
+from fedsec.flower.messages import EXAMPLES, TRAIN_LOSS
 from fedsec.flower.reporting import Json
 from fedsec.flower.rounds import Rounds
 from fedsec.flower.strategy import ServerState
 from fedsec.flower.sums import sum_form
 from fedsec.flower.table import ALGORITHMS, longest, weighting
 from fedsec.plan import FederationPlan
+from fedsec.plan.figures import figures_of
 from fedsec.plan.visibility import group_size
 from fedsec.secagg.groups import draw_groups
 from fedsec.secagg.shuffle import SEED_BYTES
@@ -96,6 +98,8 @@ def prepare(
         ConfigError: Plan and surroundings do not fit together.
     """
     wanted, training = plan.learning
+    if lab.threat is not None and figures_of(plan.privacy) is not None:
+        raise ConfigError("attacks change updates, not figures: leave privacy.metrics out")
     task = task or load_task(wanted.name, plan.data)
     population = lab.populate(plan, task)
     if len(population) < plan.nodes.min_available:
@@ -170,6 +174,7 @@ def _collection(setting: Setting, chosen: Chosen, attend: Attendance) -> Collect
         whole=setting.whole,
         withheld=plan.privacy is not None and plan.secure_aggregation is None,
         longest=longest(plan),
+        figures=figures_of(plan.privacy),
         attend=attend,
         meddle=lab.meddle(plan, bench, setting.combine.trial),
     )
@@ -215,6 +220,12 @@ def read(plan: FederationPlan | str | Path) -> tuple[str | None, FederationPlan]
         )
     if plan.privacy is not None and plan.privacy.model == "example":
         raise ConfigError('privacy.model = "example" is not simulated: it is the nodes\' training')
+    told = plan.privacy.metrics if plan.privacy is not None else None
+    if further := set(told or ()) - {TRAIN_LOSS, EXAMPLES}:
+        raise ConfigError(
+            f"privacy.metrics: {', '.join(sorted(further))} is not simulated: simulated nodes tell "
+            f"{TRAIN_LOSS} and {EXAMPLES}; evaluate on the central test set instead"
+        )
     return text, plan
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from fedsec.cli import run as fedsec
 from fedsec.plan import FederationPlan
+from fedsec.plan.privacy import population
 from fedsec.plan.terms import terms
 from fedsec.privacy.accounting import spent
 
@@ -71,6 +72,15 @@ def test_figures_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert told["noise"]["to_signal"] == pytest.approx(0.1 * 20 / 0.5, rel=2e-3)
     assert list(told["epsilon_after"])[-1] == "20"
     assert told["epsilon_without_sampling"] is None
+
+
+def test_the_noise_on_figures_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keys = "metrics = { train-loss = [0, 4] }\nmetrics_noise = 6.0\n"
+    path = written(tmp_path, 'model = "central"\n' + keys)
+    assert fedsec(["privacy", "spend", str(path), "--json", "--size", "400"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    nodes = population(FederationPlan.parse(path.read_text()))
+    assert told["noise_of_figures"]["train-loss"] == pytest.approx(6 * 4 / 2 / nodes, rel=2e-3)
 
 
 @pytest.mark.slow

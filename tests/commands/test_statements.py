@@ -125,3 +125,14 @@ def test_what_is_no_coordinator_is_named(
 ) -> None:
     assert run(["privacy", "statement", "1", "--dir", str(tmp_path)]) == 2
     assert "no coordinator's directory" in capsys.readouterr().err
+
+
+def test_figures_that_are_told_stand_in_the_statement_with_their_noise() -> None:
+    told = "metrics = { train-loss = [0.0, 4.0] }\nmetrics_noise = 10.0\n"
+    made = statement(FederationPlan.parse(PLAN + PRIVACY + told), 3, [])
+    mechanism = made["mechanism"]
+    assert isinstance(mechanism, dict)
+    assert mechanism["figures"] == {"train-loss": [0.0, 4.0]}
+    assert mechanism["noise_multiplier_of_figures"] == 10.0
+    assert mechanism["noise_multiplier_of_updates"] == pytest.approx((1 / 25 - 1 / 100) ** -0.5)
+    assert mechanism["release"] == "Gaussian, multiplier 5"  # of both together

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from fedsec.commands.spending import noise_of
+from fedsec.commands.spending import noise_of, noise_of_figures
 from fedsec.ledgerfile import LedgerFile
 from fedsec.plan import FederationPlan
 from fedsec.plan.terms import terms
@@ -60,6 +60,7 @@ class Case:
         coordinator: How often its ledger is charged.
         node: How often each node's is.
         rounding: Share by which rounding may add to the variance.
+        told: Whether the nodes' training loss is told, under noise.
     """
 
     keys: str
@@ -67,19 +68,23 @@ class Case:
     coordinator: int = 0
     node: int = 0
     rounding: float = 0.0
+    told: bool = False
 
 
 TRIMMED = '[robust]\nrule = "trimmed-mean"\nbyzantine = 1\n'
 SUM = f'[secure_aggregation]\nmode = "semi-honest"\nmax_nodes = {N}\n'
+TOLD = "\nmetrics = { train-loss = [0.0, 2.0], num-examples = [0, 4] }\nmetrics_noise = 4.0"
 CASES = {
-    "central, trimmed mean": Case('model = "central"', TRIMMED, coordinator=ROUNDS, node=1),
+    "central, trimmed mean": Case(
+        'model = "central"' + TOLD, TRIMMED, coordinator=ROUNDS, node=1, told=True
+    ),
     "central, drawn in secret, adaptive": Case(
         'model = "central"\nsampling = 0.5\n'
         "clip_quantile = 0.5\nclip_noise = 5.0\nclip_learning_rate = 1e-9",
         coordinator=ROUNDS,
         node=1,
     ),
-    "local": Case('model = "local"', coordinator=1, node=ROUNDS),
+    "local": Case('model = "local"' + TOLD, coordinator=1, node=ROUNDS, told=True),
     "distributed": Case('model = "distributed"', SUM, coordinator=1, node=ROUNDS, rounding=0.01),
 }
 
@@ -117,7 +122,12 @@ def test_the_noise_is_what_the_plan_states(federation: LoopbackFederation, name:
     # noise for C/n where the sensitivity is larger, or 4 % less of it, would be noticed
     assert scipy.stats.chi2.cdf(0.92 * statistic / stated**2, noise.size) < 1e-3
     for report in found.rounds():
-        assert not {"train_loss", "examples"} & set(report)
+        assert "examples" not in report
+        assert ("train_loss" in report) == case.told
+        assert ("noised" in report) == case.told
+        for figure, std in noise_of_figures(plan).items():  # each loss is far beyond its range
+            true = {"train-loss": 2.0, "num-examples": 2.0}[figure]
+            assert 0 < abs(report["noised"][figure] - true) < 6 * std
 
     coordinator = charged(federation.layout.ledger, plan)
     assert len(coordinator) == case.coordinator

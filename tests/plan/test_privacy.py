@@ -62,6 +62,7 @@ def test_numbers_that_follow_from_others() -> None:
     assert honest(FederationPlan.parse(text(spread))) == 7
 
 
+TOLD = "metrics = { train-loss = [0, 4] }\n"
 REFUSED = [
     ("local", "sampling = 0.5\n", {}, 'privacy.sampling: 0.5 is read by model = "central" only'),
     ("central", "bits = 16\n", {}, 'privacy.bits: 16 is read by model = "distributed" only'),
@@ -82,6 +83,17 @@ REFUSED = [
     ("central", "population = 9\n", {}, "privacy.population: 9 is less than nodes.min_available"),
     ("central", "sampling = 0.5\n", {"nodes": NODES + "quorum = 2\n"}, "nodes.quorum: 2: with"),
     ("central", "clip_quantile = 0.5\n", {}, "privacy.clip_noise: 0.5 must be more than half"),
+    ("central", "metrics_noise = 2.0\n", {}, "privacy.metrics_noise: 2 is read together with"),
+    ("central", TOLD + "metrics_noise = 1.0\n", {}, "privacy.metrics_noise: 1 leaves nothing of"),
+    (
+        "central",
+        TOLD + "metrics_noise = 1.2\nclip_quantile = 0.5\nclip_noise = 0.7\n",
+        {},
+        "privacy.metrics_noise: 1.2 leaves nothing of",
+    ),
+    ("local", "metrics = { loss = [1, 1] }\n", {}, "privacy.metrics.loss: [1, 1] is no range"),
+    ("example", TOLD, {}, 'privacy.metrics: told with model = "central" or "local", this plan'),
+    ("distributed", TOLD, {}, "a sum carries shares of noise for the updates only"),
     ("distributed", "dropouts = 5\ncorrupt = 3\n", {}, "10 nodes less 5 dropouts less 3 corrupt"),
     (
         "distributed",
@@ -97,6 +109,19 @@ def test_what_may_not_be_combined(
     model: str, keys: str, other: dict[str, str], message: str
 ) -> None:
     assert message in problem(text(f'model = "{model}"\n' + keys, **other))
+
+
+def test_the_summary_says_which_figures_are_told() -> None:
+    plan = FederationPlan.parse(text('model = "local"\n' + TOLD))
+    told = "told as noised means: train-loss in 0..4; no others"
+    assert dict(summary(plan))["nodes' figures"] == told
+    plan = FederationPlan.parse(text('model = "local"\n'))
+    assert dict(summary(plan))["nodes' figures"] == "withheld, all of them"
+
+
+def test_figures_do_not_go_into_a_secure_sum() -> None:
+    given = text('model = "central"\n' + TOLD) + '[secure_aggregation]\nmode = "semi-honest"\n'
+    assert "privacy.metrics: a secure sum carries updates only" in problem(given)
 
 
 def test_noised_updates_go_into_a_secure_sum_with_a_clip_of_their_own() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from fedsec.errors import ConfigError
 from fedsec.privacy.clipping import AdaptiveClip, clip_factors
-from fedsec.privacy.gaussian import GaussianMechanism
+from fedsec.privacy.gaussian import GaussianMechanism, remaining
 from fedsec.privacy.keystream import Keystream
 
 KEY = bytes(range(3, 35))
@@ -50,14 +50,14 @@ def test_the_wrong_sign_would_be_noticed() -> None:
 def test_the_two_releases_cost_what_one_would() -> None:
     """1/z_delta^2 + 1/(2 sigma_b)^2 = 1/z^2: two Gaussians come to one."""
     adapt = AdaptiveClip(0.5, 0.2, count_noise=5.0)
-    left = adapt.left(1.0)
+    left = remaining(1.0, adapt.multiplier)
     assert left == pytest.approx((1 - 1 / 100) ** -0.5)
     assert left**-2 + 10.0**-2 == pytest.approx(1.0)
 
 
 def test_a_count_that_costs_too_much_is_refused() -> None:
-    with pytest.raises(ConfigError, match="count_noise must be > noise_multiplier / 2 = 1, got 1"):
-        AdaptiveClip(0.5, 0.2, count_noise=1.0).left(2.0)
+    with pytest.raises(ConfigError, match="nothing is left for the updates"):
+        remaining(2.0, AdaptiveClip(0.5, 0.2, count_noise=1.0).multiplier)
 
 
 def test_one_node_changes_the_count_by_a_half() -> None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from fedsec.commands.spending import noise_of_figures
 from fedsec.errors import ConfigError
 from fedsec.plan import FederationPlan
 from fedsec.plan.terms import terms
@@ -83,6 +84,26 @@ def test_adversaries_act_under_the_defences() -> None:
         run(PLAN + PRIVACY.format("central"), tries)
 
 
+def test_figures_that_the_plan_asks_for_are_told_under_noise() -> None:
+    told = "metrics = { train-loss = [0, 4], num-examples = [0, 200] }\nmetrics_noise = MUCH\n"
+    for model, much in (("central", 3.0), ("local", 3.0)):
+        text = PLAN + PRIVACY.format(model) + told.replace("MUCH", str(much))
+        history, true = run(text), run(PLAN)
+        std = noise_of_figures(FederationPlan.parse(text))
+        (first, plain) = history.rounds[0]["noised"], true.rounds[0]
+        assert isinstance(first, dict)
+        assert 0 < abs(first["train-loss"] - plain["train_loss"]) < 6 * std["train-loss"]
+        each = float(str(plain["examples"])) / 10
+        assert 0 < abs(first["num-examples"] - each) < 6 * std["num-examples"]
+        assert run(text).rounds[0]["noised"] == first
+
+
 def test_what_is_no_business_of_rows_is_refused() -> None:
+    asked = PLAN + PRIVACY.format("central") + "metrics = { accuracy = [0, 1] }\n"
+    with pytest.raises(ConfigError, match=r"privacy\.metrics: accuracy is not simulated"):
+        run(asked)
+    threat = Lab(threat=Threat(2, make_attack("ipm", {"epsilon": 5.0})))
+    with pytest.raises(ConfigError, match="attacks change updates, not figures"):
+        run(asked.replace("accuracy", "train-loss"), threat)
     with pytest.raises(ConfigError, match=r'privacy\.model = "example" is not simulated'):
         run(PLAN + PRIVACY.format("example"))

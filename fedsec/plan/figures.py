@@ -1,0 +1,123 @@
+"""`privacy.metrics`: figures of nodes that are told, each kept to a range and noised.
+
+    [privacy]
+    metrics = { train-loss = [0.0, 4.0], accuracy = [0.0, 1.0] }
+    metrics_noise = 3.0          # over what a node can change; 3 times noise_multiplier if left out
+
+Their cost comes out of `privacy.noise_multiplier`: the round costs what it says, with figures or
+without, and the updates get the more noise.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from fedsec.errors import ConfigError
+from fedsec.plan.privacy import Privacy, clip_noise
+from fedsec.plan.refusal import Refusal
+from fedsec.privacy.figures import Figures
+from fedsec.privacy.gaussian import remaining
+
+if TYPE_CHECKING:
+    from fedsec.plan.federation import FederationPlan
+
+MOST_METRICS = 16
+NOISE = 3.0
+"""Default of `metrics_noise` over `noise_multiplier`: updates then have 6 % more noise."""
+
+
+def figures_of(privacy: Privacy | None) -> Figures | None:
+    """Returns which figures of nodes are told, and how; None if they are withheld."""
+    if privacy is None or not privacy.metrics:
+        return None
+    ranges = tuple((name, low, high) for name, (low, high) in privacy.metrics.items())
+    given = privacy.metrics_noise
+    return Figures(ranges, NOISE * privacy.noise_multiplier if given is None else given)
+
+
+def update_multiplier(plan: "FederationPlan") -> float:
+    """Returns the noise multiplier that is left for the updates: all of it but for what is told.
+
+    Raises:
+        ConfigError: The plan has no [privacy], or nothing is left.
+    """
+    privacy = plan.privacy
+    if privacy is None:
+        raise ConfigError("the plan has no table [privacy]")
+    figures, parts = figures_of(privacy), []
+    if privacy.clip_quantile is not None:
+        parts.append(2 * clip_noise(plan))
+    if figures is not None:
+        parts.append(figures.noise_multiplier)
+    return remaining(privacy.noise_multiplier, *parts) if parts else privacy.noise_multiplier
+
+
+def noised_figures(plan: "FederationPlan") -> Iterator[Refusal]:
+    """Figures are told where noise covers them."""
+    privacy = plan.privacy
+    if privacy is None:
+        return
+    if privacy.metrics is None:
+        if privacy.metrics_noise is not None:
+            yield Refusal(
+                "privacy.metrics_noise",
+                f"{privacy.metrics_noise:g} is read together with privacy.metrics only",
+            )
+        return
+    if privacy.model not in {"central", "local"}:
+        why = {
+            "distributed": "a sum carries shares of noise for the updates only",
+            "example": "noise in the training covers no figure that is taken beside it",
+        }[privacy.model]
+        yield Refusal(
+            "privacy.metrics",
+            f'told with model = "central" or "local", this plan has "{privacy.model}": {why}; '
+            "leave it out",
+        )
+    elif plan.secure_aggregation is not None:
+        yield Refusal(
+            "privacy.metrics",
+            "a secure sum carries updates only; leave it out, or [secure_aggregation]",
+        )
+    wrong = list(sound_ranges("privacy.metrics", privacy.metrics))
+    yield from wrong
+    if not wrong and not _something_left(plan):
+        yield Refusal(
+            "privacy.metrics_noise",
+            f"{figures_noise(privacy):g} leaves nothing of privacy.noise_multiplier = "
+            f"{privacy.noise_multiplier:g} for the updates; raise it",
+        )
+
+
+def figures_noise(privacy: Privacy) -> float:
+    """Returns the multiplier of the figures' noise; 0 where none is told."""
+    found = figures_of(privacy)
+    return 0.0 if found is None else found.noise_multiplier
+
+
+def sound_ranges(key: str, metrics: Mapping[str, Sequence[float]]) -> Iterator[Refusal]:
+    """A range is one, and there are no more than a few."""
+    if len(metrics) > MOST_METRICS:
+        yield Refusal(key, f"{len(metrics)} metrics; allowed: 0..{MOST_METRICS}")
+    for name, (low, high) in metrics.items():
+        if low >= high:
+            yield Refusal(
+                f"{key}.{name}",
+                f"[{low:g}, {high:g}] is no range; the first must be less than the second",
+            )
+
+
+def sentence(plan: "FederationPlan") -> str:
+    """Returns what is told of the nodes' figures, in words."""
+    privacy = plan.privacy
+    if privacy is None or not privacy.metrics:
+        return "withheld, all of them"
+    means = [f"{name} in {low:g}..{high:g}" for name, (low, high) in privacy.metrics.items()]
+    return f"told as noised means: {', '.join(means)}; no others"
+
+
+def _something_left(plan: "FederationPlan") -> bool:
+    try:
+        update_multiplier(plan)
+    except ConfigError:
+        return False
+    return True
