@@ -1,7 +1,8 @@
 """A step of DP-SGD with exact noise on a grid beside Opacus' own optimiser, on one node.
 
-The same model, batch and clip; both get their per-example gradients from Opacus. Theirs adds
-floating-point noise from torch's generator, which is neither exact nor unpredictable.
+The same model, batch and clip. Opacus' optimiser is given the gradient of each example; ours too,
+but of a dense layer its factors, from which ghost clipping starts, too. Theirs adds floating-point
+noise from torch's generator, which is neither exact nor unpredictable.
 
     python benchmarks/private_training.py [--quick] [--json FILE]
 """
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from fedsec.privacy.keystream import Keystream
 from fedsec.tasks.digits import Digits
+from fedsec.tasks.example_gradients import ExampleGradients
 from fedsec.tasks.private_training import GridOptimizer
 
 CLIP, MULTIPLIER, RATE = 1.0, 1.0, 0.1
@@ -31,6 +33,7 @@ def stepping(
 
     def step() -> None:
         optimizer.zero_grad()
+        optimizer.examples = len(inputs)
         nn.functional.cross_entropy(model(inputs), targets).backward()
         optimizer.step()
 
@@ -69,13 +72,14 @@ def results(*, quick: bool) -> Iterator[Result]:
     cases: dict[str, Callable[[], nn.Module]] = {
         "digits cnn d=10026": lambda: Digits().make_model({"model": "cnn"}, 1),
         "mlp d=75010": lambda: wide(1000),
+        "mlp d=750010": lambda: wide(10_000),
     }
     for name, make in cases.items():
         for batch in (32, 128):
             inputs, targets = torch.randn(batch, 1, 8, 8), torch.randint(0, 10, (batch,))
             steps = []
-            for optimizer in (ours, theirs):
-                model = GradSampleModule(make())
+            for view, optimizer in ((ExampleGradients, ours), (GradSampleModule, theirs)):
+                model = view(make())
                 steps.append(stepping(model, inputs, targets, optimizer(model, batch)))
             for step in steps:
                 step()

@@ -16,15 +16,11 @@ Differential Privacy", CCS 2012 (why not in floating point).
 """
 
 import math
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from opacus.grad_sample import GradSampleModule
 from opacus.optimizers import DPOptimizer
 from opacus.validators import ModuleValidator
 from torch import Tensor, nn
@@ -34,6 +30,14 @@ from fedsec.privacy.discrete_gaussian import DiscreteGaussian
 from fedsec.privacy.events import Gaussian, Price
 from fedsec.privacy.exactness import residue
 from fedsec.privacy.keystream import Keystream
+from fedsec.tasks.example_gradients import (
+    ROUNDINGS,
+    Gradients,
+    backward,
+    forget,
+    gradients,
+    sampled,
+)
 from fedsec.tasks.seeds import seeded
 from fedsec.tasks.task import Examples, Task
 from fedsec.tasks.training import LocalTraining
@@ -44,8 +48,6 @@ FINENESS = 1000
 _COIN = 1 << 32
 _CUT_OFF = 1e-33  # of a batch: below 1e-55, times 1 + e^50
 _LARGEST_EPSILON = 50.0  # of a plan
-_TERMS = 32  # of a sum in float32; further ones are added in float64
-_SQUARES = 1 << 11  # of a sum of squares in float32; further ones are added in float64
 _UNIT = 2.0**-24  # roundoff of float32
 _SLACK = 1e-4  # of the clip, for float32 in the norm's and the scaling's last bits
 _GRADIENTS = 1 << 26  # entries of examples' gradients held at a time
@@ -121,7 +123,7 @@ class PrivateTraining:
         model.train()
         sent = [weight.detach().clone() for weight in _weights(model)]
         odds = self._odds(len(data))
-        with seeded(seed), _sampled(model) as wrapped:
+        with seeded(seed), sampled(model) as wrapped:
             optimizer = self._optimizer(model, sent, source)
             for _ in range(self.steps(len(data))):
                 drawn = source.words(len(data), np.uint32) < np.uint64(odds)
@@ -139,9 +141,9 @@ class PrivateTraining:
             rows = slice(start, start + part)
             inputs, targets = batch.inputs[rows], batch.targets[rows]
             optimizer.zero_grad()
+            optimizer.examples = len(inputs)
             if len(inputs):
-                _backward(task.loss(model(inputs), targets))
-            _fill(model, len(inputs))
+                backward(task.loss(model(inputs), targets))
             optimizer.signal_skip_step(start != starts[-1])
             optimizer.step()
         optimizer.zero_grad()
@@ -197,29 +199,40 @@ class GridOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus is not typed
             max_grad_norm=clip,
             expected_batch_size=batch_size,
         )
+        self.examples = 0
+        """In the part of a batch that is under way."""
         self.size = sum(weight.numel() for weight in self.params)
         self._source = source
         self._grid = clip / (FINENESS * math.sqrt(self.size))
         # Two neighbours' sums: the example itself, the rounding errors of both, the grid of both.
-        errors = _SLACK + 2 * (_TERMS + 1) * largest_batch(batch_size) * _UNIT
+        errors = _SLACK + 2 * ROUNDINGS * largest_batch(batch_size) * _UNIT
         steps = clip / self._grid * (1 + errors) + math.sqrt(self.size)
         self._noise = DiscreteGaussian.covering(noise_multiplier * steps)
 
+    @property
+    def grad_samples(self) -> list[Gradients]:
+        """What the examples of this part add to each parameter."""
+        return [gradients(weight, self.examples) for weight in self.params]
+
+    def zero_grad(self, set_to_none: bool = False) -> None:
+        """See `DPOptimizer`."""
+        super().zero_grad(set_to_none)
+        forget(self.params)
+
     def clip_and_accumulate(self) -> None:
         """Adds this part's clipped and rounded gradients to the sums, which are integers."""
-        samples = self.grad_samples  # one (b, ...) for each parameter
-        norms = torch.stack([_norms(sample) for sample in samples])
+        samples = self.grad_samples  # one for each parameter
+        norms = torch.stack([sample.norms() for sample in samples])
         lengths = torch.linalg.vector_norm(norms, dim=0)
         # An example whose gradient is not finite adds nothing, and is hidden like the others.
         finite = lengths.isfinite()
         factors = (self.max_grad_norm / lengths.clamp(min=self.max_grad_norm)).float()
         for weight, sample in zip(self.params, samples, strict=True):
-            rows = sample if finite.all() else sample[finite]
-            total = weight.new_zeros(weight.shape, dtype=torch.float64)
-            parts = zip(rows.split(_TERMS), factors[finite].split(_TERMS), strict=True)
-            for part, shares in parts:
-                total += torch.tensordot(shares, part, dims=1)
-            weight.summed_grad = total if weight.summed_grad is None else weight.summed_grad + total
+            kept = sample if finite.all() else sample.only(finite)
+            if weight.summed_grad is None:
+                weight.summed_grad = weight.new_zeros(weight.shape, dtype=torch.float64)
+            for part in kept.sums(factors[finite]):
+                weight.summed_grad += part
 
     def add_noise(self) -> None:
         """Adds the noise to the sums and turns them into gradients."""
@@ -259,7 +272,7 @@ def check(task: Task, model: nn.Module, data: Examples) -> None:
     first, second = data.inputs[:1], data.inputs[1:2]
     others = [first, second if len(second) else torch.zeros_like(first)]
     targets = data.targets[:1].repeat_interleave(2, dim=0)
-    with _sampled(model) as wrapped:
+    with sampled(model) as wrapped:
         one, other = (
             _gradient(task, wrapped, Examples(torch.cat([first, company]), targets))
             for company in others
@@ -272,58 +285,18 @@ def check(task: Task, model: nn.Module, data: Examples) -> None:
         )
 
 
-def _norms(sample: Tensor) -> Tensor:
-    """Returns the L2 norm of each example's gradient (b,), float64.
-
-    A sum of millions of squares in float32 may be 2 % short; of `_SQUARES` it is 0.006 % at most.
-    """
-    parts = torch.split(sample.flatten(1), _SQUARES, dim=1)
-    norms = torch.stack([torch.linalg.vector_norm(part, dim=1) for part in parts])
-    whole: Tensor = torch.linalg.vector_norm(norms, dim=0, dtype=torch.float64)
-    return whole
-
-
 def _gradient(task: Task, model: nn.Module, batch: Examples) -> Tensor:
     """Returns the gradient of the batch's first example (d,); dropout is the same every time."""
+    weights = _weights(model)
     with seeded(0):
-        _backward(task.loss(model(batch.inputs), batch.targets))
-    _fill(model, len(batch))
-    first = [weight.grad_sample[0].flatten() for weight in _weights(model)]
-    for weight in _weights(model):
-        weight.grad = weight.grad_sample = None
+        backward(task.loss(model(batch.inputs), batch.targets))
+    first = [gradients(weight, len(batch)).first().flatten() for weight in weights]
+    forget(weights)
     return torch.cat(first)
-
-
-@contextmanager
-def _sampled(model: nn.Module) -> Iterator[nn.Module]:
-    """Lends Opacus' view of a model that computes gradients of single examples."""
-    wrapped = GradSampleModule(model, loss_reduction="mean")
-    try:
-        yield wrapped
-    finally:
-        wrapped.remove_hooks()
-        for weight in _weights(model):
-            weight.grad = None
-            for name in ("grad_sample", "summed_grad", "_forward_counter", "_current_grad_sample"):
-                if hasattr(weight, name):
-                    delattr(weight, name)
-
-
-def _backward(loss: Tensor) -> None:
-    with warnings.catch_warnings():  # that inputs need no gradient is as it should be
-        warnings.filterwarnings("ignore", "Full backward hook is firing")
-        torch.autograd.backward(loss)
 
 
 def _weights(model: nn.Module) -> list[Any]:
     return [weight for weight in model.parameters() if weight.requires_grad]
-
-
-def _fill(model: nn.Module, examples: int) -> None:
-    """Gives gradients of zero to parameters that the loss does not reach, or that no batch has."""
-    for weight in _weights(model):
-        if getattr(weight, "grad_sample", None) is None:
-            weight.grad_sample = weight.new_zeros(examples, *weight.shape)
 
 
 @torch.no_grad()
