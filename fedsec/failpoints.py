@@ -18,6 +18,8 @@ Failpoint: TypeAlias = Literal[
     "release made",  # noised, in memory only
     "release stored",  # not paid for
     "release paid",  # not published
+    "frame leaving",  # to the process that sends it on: a node's reply, a coordinator's message
+    "frame left",
 ]
 
 FAILPOINTS: tuple[Failpoint, ...] = get_args(Failpoint)

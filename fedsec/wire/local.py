@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from fedsec.errors import ProtocolError
+from fedsec.failpoints import reach
 
 MAX_FRAME = 4 << 20
 MAX_DESCRIPTORS = 1
@@ -64,9 +65,11 @@ class LocalSocket:
         with self._sending:
             if self._sock.fileno() < 0:
                 raise BrokenPipeError("the local socket was closed")
+            reach("frame leaving")
             with _broken_pipe():
                 while outgoing.rest:
                     outgoing.send_some(self._sock)
+            reach("frame left")
 
     def receive(self, timeout: float | None = None) -> Received | None:
         """Returns the next frame and its descriptors, the caller's to close; None at the end.
