@@ -48,7 +48,7 @@ SCRIPTS = (
     "simulation",
 )
 PACKAGES = ("torch", "numpy", "flwr", "grpcio", "cryptography")
-QUICK_S, FULL_S = 300, 7200  # after which a script is ended
+QUICK_S, FULL_S = 600, 7200  # after which a script is ended
 WIDTH = 104  # of a line of text
 _LOOK_S = 2.0  # so long the machine is watched before a script starts
 
