@@ -4,17 +4,19 @@ Up to `NETWORK_ROWS` rows a selection network; above, numpy's sort of the transp
 that a rule leaves out are never added and taken away again: a value of 1e30 leaves no trace.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from fedsec.robust.aggregate import Doubles
 from fedsec.robust.blocks import Block, Scratch
 from fedsec.robust.networks import network, run
 
 NETWORK_ROWS = 48
+_TURNED = 2048  # columns that are sorted at a time: with their copies they stay in the cache
+_PAD = 16
 Reducer: TypeAlias = Callable[[Block, Scratch], Block]
 """From a block (n, width) to (width,), which may lie in the scratch."""
 
@@ -32,7 +34,7 @@ def trimmed_mean(block: Block, f: int, scratch: Scratch) -> Block:
     if not f:
         return _mean(list(block))
     if n > NETWORK_ROWS:
-        return _mean(list(_sorted(block, scratch)[f : n - f]))
+        return _middle_mean(block, f, scratch)
     exact, summed = (tuple(kept), ()) if len(kept) == 1 else ((), tuple(kept))
     return _mean(run(network(n, exact, summed), block, scratch)[f : n - f])
 
@@ -45,10 +47,19 @@ def mean_around_median(block: Block, keep: int, scratch: Scratch) -> Block:
     the values that may be in the window share `keep` places, and nothing is taken from a sum.
     """
     n = len(block)
-    if n > NETWORK_ROWS:
-        ranked: Sequence[Block] = list(_sorted(block, scratch))
-    else:
-        ranked = run(network(n, tuple(range(n))), block, scratch)
+    if n <= NETWORK_ROWS:
+        return _near_median(run(network(n, tuple(range(n))), block, scratch), keep)
+    out: Block = scratch.take("near", block.shape[1:], block.dtype)
+    for columns, ranked in _sorted(block, scratch):
+        back = _padded("back", ranked.shape[::-1], block.dtype, scratch)
+        np.copyto(back, ranked.T)
+        out[columns] = _near_median(list(back), keep)
+    return out
+
+
+def _near_median(ranked: Sequence[Block], keep: int) -> Block:
+    """Returns `mean_around_median` of sorted columns, given as their n ranks (width,)."""
+    n = len(ranked)
     middle = ranked[(n - 1) // 2] / 2 + ranked[n // 2] / 2
     window = list(ranked[:keep])
     below, above = np.empty_like(middle), np.empty_like(middle)
@@ -90,9 +101,34 @@ def _mean(values: Sequence[NDArray[Any]]) -> Block:
     return total
 
 
-def _sorted(block: Block, scratch: Scratch) -> Block:
-    """Returns each column sorted (n, width). Columns are sorted as rows, where numpy is fast."""
-    turned = scratch.take("turned", block.shape[::-1], block.dtype)
-    np.copyto(turned, block.T)
-    turned.sort(axis=1)
-    return turned.T
+def _middle_mean(block: Block, f: int, scratch: Scratch) -> Block:
+    """Returns the mean of each column's sorted values f+1..n-f."""
+    kept = len(block) - 2 * f
+    factors = np.full(kept, 1 / kept, block.dtype)
+    out: Block = scratch.take("middle", block.shape[1:], block.dtype)
+    for columns, ranked in _sorted(block, scratch):
+        np.matmul(ranked[:, f : f + kept], factors, out=out[columns])
+    return out
+
+
+def _sorted(block: Block, scratch: Scratch) -> Iterator[tuple[slice, Block]]:
+    """Yields some columns at a time, each sorted, as rows (width, n), where numpy sorts fast.
+
+    They are copied before they are turned: rows of the input may lie a power of two apart, and
+    then all of a column competes for few places in the cache.
+    """
+    n, width = block.shape
+    for start in range(0, width, _TURNED):
+        columns = slice(start, min(start + _TURNED, width))
+        near = _padded("copied", (n, columns.stop - start), block.dtype, scratch)
+        np.copyto(near, block[:, columns])
+        turned = scratch.take("turned", near.shape[::-1], block.dtype)
+        np.copyto(turned, near.T)
+        turned.sort(axis=1)
+        yield columns, turned
+
+
+def _padded(name: str, shape: tuple[int, int], dtype: DTypeLike, scratch: Scratch) -> Block:
+    """Returns an array of `shape` of the scratch whose rows lie no power of two apart."""
+    rows, width = shape
+    return scratch.take(name, (rows, width + _PAD), dtype)[:, :width]

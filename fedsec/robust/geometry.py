@@ -21,7 +21,7 @@ from fedsec.robust.aggregate import Doubles, Precision
 from fedsec.robust.blocks import Block, Rows, Scratch, exact_squares, squared_norms, sweep, unusable
 
 CHEAP_COLUMNS = 512
-ACCURATE_COLUMNS = 4096
+ACCURATE_COLUMNS = 2048  # of 50 rows, a block of float64 stays in the cache
 TOLERANCE = 1e-3
 """Largest relative error of a squared distance that passes; typical errors are 1000 times less."""
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from fedsec.robust.blocks import Scratch
 
+_PAD = 16
 _DEAD, _SUMMED, _EXACT = 0, 1, 2
 
 
@@ -63,7 +64,8 @@ def run(
         scratch: Where the results lie until its next use.
     """
     n, width = rows.shape
-    memory = scratch.take("wires", (n + 1, width), rows.dtype)
+    # Padded: wires a power of two apart would compete for the same places in the cache.
+    memory = scratch.take("wires", (n + 1, width + _PAD), rows.dtype)[:, :width]
     wires: list[NDArray[Any]] = list(rows)
     own: list[NDArray[Any] | None] = [None] * n
     spare = list(memory)

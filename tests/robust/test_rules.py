@@ -72,6 +72,17 @@ def test_coordinate_rules_match_their_papers_where_columns_are_sorted(name: str,
     np.testing.assert_allclose(make(13)(rows).vector, paper(rows, 13), atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_columns_are_sorted_a_part_at_a_time(dtype: str) -> None:
+    rows = rows_of(n=50, d=5001).astype(dtype)
+    ranked = np.sort(rows.astype(np.float64), axis=0)
+    slack = 1e-6 if dtype == "float32" else 1e-14
+    np.testing.assert_allclose(TrimmedMean(10)(rows).vector, ranked[10:40].mean(axis=0), atol=slack)
+    np.testing.assert_allclose(Median()(rows).vector, ranked[24:26].mean(axis=0), atol=slack)
+    low = Meamed(10)(rows).vector
+    np.testing.assert_allclose(low[4000:4010], oracles.meamed(rows[:, 4000:4010], 10), atol=slack)
+
+
 @given(seed=st.integers(0, 2**32 - 1), f=st.integers(0, 3), extra=st.integers(1, 4))
 def test_minimum_diameter_is_minimal(seed: int, f: int, extra: int) -> None:
     rows = rows_of(seed, n=2 * f + extra, d=3)
