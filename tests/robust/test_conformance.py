@@ -248,6 +248,19 @@ def _accepts(rule: Rule, n: int) -> bool:
 
 
 @EACH
+def test_weights_are_taken_or_refused_by_name(rule: Rule) -> None:
+    rows, weights = rows_of(), np.full(N, 3.0)
+    if rule.weighted:
+        alike = rule(rows).vector
+        np.testing.assert_allclose(rule(rows, weights=weights).vector, alike, atol=1e-9)
+        return
+    with pytest.raises(
+        ConfigError, match=f"{type(rule).__name__} takes no weights; these do: Mean"
+    ):
+        rule(rows, **options_for(rule, weights=weights))
+
+
+@EACH
 def test_one_column(rule: Rule) -> None:
     rows = rows_of(d=1)
     assert rule(rows, **options_for(rule, 1)).vector.shape == (1,)

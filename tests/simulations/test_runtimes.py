@@ -1,4 +1,4 @@
-"""One plan, byte for byte, in process, on Flower's simulation engine and over a network."""
+"""One plan with a robust rule, byte for byte, in process, on Flower's simulation engine and over a network."""
 
 import numpy as np
 import pytest
@@ -23,6 +23,10 @@ min_available = 3
 [round]
 reconnect_s = 30
 deadline_s = 120
+[robust]
+rule = "trimmed-mean"
+byzantine = 1
+before = ["nnm"]
 [model]
 save_every = 0
 """
