@@ -19,7 +19,7 @@ from fedsec_server.layout import Layout
 from fedsec_server.state.store import Store
 
 MAX_FILE = 64 << 20  # bytes; an app may write anything into its run's directory
-MAX_REASON = 500  # letters
+MAX_REASON = 200  # letters: the most nodes that there may be fit into one answer of gRPC
 
 
 @dataclass(frozen=True, slots=True)
