@@ -1,5 +1,6 @@
 """`fedsec grid GRID.toml`: an experiment, cell by cell, as far as it is not done yet."""
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -7,7 +8,7 @@ import typer
 
 from fedsec.console import Json, emit_json, format_duration, safe, say
 from fedsec_sim.engines.choose import processors
-from fedsec_sim.grids.grid import read_grid
+from fedsec_sim.grids.grid import Cell, read_grid
 from fedsec_sim.grids.report import write_report
 from fedsec_sim.grids.running import Outcome, run_cells
 
@@ -43,17 +44,9 @@ def grid_command(
     """
     asked, cells = read_grid(grid)
     folder = out or grid.with_suffix("")
-    outcomes: dict[str, Outcome] = {}
     many = workers or processors()
-    try:
-        for outcome, kept in run_cells(cells, folder / "cells", workers=many, research=research):
-            outcomes[outcome.key] = outcome
-            if not json and not kept:
-                say(f"{len(outcomes)}/{len(cells)}  {_line(outcome)}")
-    except KeyboardInterrupt:
-        say(f"{len(outcomes)} of {len(cells)} cells are kept; start again to go on.")
-        raise typer.Exit(INTERRUPTED) from None
-    ordered = [outcomes[cell.key] for cell in cells]
+    running = run_cells(cells, folder / "cells", workers=many, research=research)
+    ordered = _all_of(cells, running, silent=json)
     command = f"fedsec grid {grid.name}" + (" --research" if research else "")
     files = write_report(asked, ordered, folder, command)
     if json:
@@ -62,6 +55,26 @@ def grid_command(
         say(f"{len(ordered)} cells; results in " + ", ".join(str(path) for path in files))
     if any(outcome.status == "failed" for outcome in ordered):
         raise typer.Exit(FAILED)
+
+
+def _all_of(
+    cells: Sequence[Cell], running: Iterable[tuple[Outcome, bool]], *, silent: bool
+) -> list[Outcome]:
+    """Returns the outcome of every cell; says what is done, unless `silent`.
+
+    Raises:
+        Exit: Somebody interrupted it.
+    """
+    outcomes: dict[str, Outcome] = {}
+    try:
+        for outcome, kept in running:
+            outcomes[outcome.key] = outcome
+            if not silent and not kept:
+                say(f"{len(outcomes)}/{len(cells)}  {_line(outcome)}")
+    except KeyboardInterrupt:
+        say(f"{len(outcomes)} of {len(cells)} cells are kept; start again to go on.")
+        raise typer.Exit(INTERRUPTED) from None
+    return [outcomes[cell.key] for cell in cells]
 
 
 def _line(outcome: Outcome) -> str:

@@ -14,12 +14,13 @@ from fedsec.errors import ConfigError
 from fedsec.flower.combination import Combination
 from fedsec.plan import FederationPlan
 from fedsec.tasks.task import Task
-from fedsec_sim.engines.choose import Chosen, choose, processors
+from fedsec_sim.engines.choose import Chosen, Kind, choose, processors
 from fedsec_sim.engines.loop import Loop
 from fedsec_sim.history import History, Row
 from fedsec_sim.lab import Lab
 from fedsec_sim.record import NOBODY, Watcher, one_thread
 from fedsec_sim.setting import Collecting, Setting, describe, prepare, read, run_rounds
+from fedsec_sim.variation import AttackLike, RuleLike, vary
 
 EngineName: TypeAlias = Literal["auto", "loop", "vmap", "ray", "ray-nodes", "network"]
 """The first three train in this process and its forks.
@@ -34,6 +35,9 @@ def simulate(
     lab: Lab | None = None,
     *,
     task: Task | None = None,
+    rule: RuleLike | None = None,
+    attack: AttackLike | None = None,
+    byzantine: int | None = None,
     combine: Combination | None = None,
     collect: Collecting | None = None,
     engine: EngineName = "auto",
@@ -46,6 +50,10 @@ def simulate(
         plan: Of the built-in app; or its TOML; or the file that holds it.
         lab: What a plan does not say: nodes, data, machines, adversaries.
         task: Instead of the one that the plan names.
+        rule: Instead of the plan's: the name of a rule, or a table as ``[robust]`` in a plan;
+            ``"none"``: the mean.
+        attack: What adversaries do: a word as ``"alie:z=1.5"`` or ``"label-flip"``, or an attack.
+        byzantine: How many they are; a `rule` is told the same number. None: one node in five.
         combine: Instead of what the plan makes of the rows.
         collect: Instead of what the plan lets the coordinator see of the nodes' rows.
         engine: Which one; ``"auto"`` takes vmap where it is right, else the loop.
@@ -57,8 +65,12 @@ def simulate(
         StateError: A round did not come about.
     """
     text, made = read(plan)
+    lab = lab or Lab()
+    if rule is not None or attack is not None or byzantine is not None:
+        made, lab = vary(made, lab, rule, attack, byzantine)
+        text = None if rule is not None else text
     with one_thread():
-        setting = prepare(made, lab or Lab(), task, combine, collect)
+        setting = prepare(made, lab, task, combine, collect)
         match engine:
             case "ray":
                 return _on_ray(setting, workers or processors(), watch)
@@ -66,17 +78,17 @@ def simulate(
                 return _node_by_node(setting, _whole_text(text, engine), watch)
             case "network":
                 return _on_network(setting, _whole_text(text, engine), watch)
-        chosen = choose(
-            setting.bench,
-            setting.state.vector,
-            kind=engine,
-            workers=workers,
-            cohort=setting.at_once,
-        )
-        try:
-            return run_rounds(setting, chosen, watch)
-        finally:
-            chosen.engine.close()
+        return _in_process(setting, engine, workers, watch)
+
+
+def _in_process(setting: Setting, kind: Kind, workers: int | None, watch: Watcher) -> History:
+    chosen = choose(
+        setting.bench, setting.state.vector, kind=kind, workers=workers, cohort=setting.at_once
+    )
+    try:
+        return run_rounds(setting, chosen, watch)
+    finally:
+        chosen.engine.close()
 
 
 def _on_ray(setting: Setting, workers: int, watch: Watcher) -> History:
@@ -132,5 +144,7 @@ def _plain(setting: Setting, engine: str) -> None:
 
 def _whole_text(text: str | None, engine: str) -> str:
     if text is None:
-        raise ConfigError(f'engine "{engine}" wants the plan as TOML, byte for byte, or as a file')
+        raise ConfigError(
+            f'engine "{engine}" wants the plan as TOML, byte for byte, or as a file, and no rule'
+        )
     return text

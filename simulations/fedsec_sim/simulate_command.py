@@ -1,6 +1,6 @@
 """`fedsec simulate PLAN.toml`: the plan of a federation, with nodes that live in this process."""
 
-from dataclasses import fields
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -10,14 +10,15 @@ import typer
 from fedsec.commands.plans import read_plan
 from fedsec.console import Json, emit_json, format_duration, say, show, table
 from fedsec.errors import ConfigError
-from fedsec_sim.attacks.table import make_attack, make_poison
 from fedsec_sim.history import History, Log, check_format
 from fedsec_sim.lab import Lab
 from fedsec_sim.partitions import make_split
+from fedsec_sim.record import Watcher
 from fedsec_sim.simulate import EngineName, simulate
 from fedsec_sim.spec import parse_spec, read_settings
-from fedsec_sim.systems import Systems
-from fedsec_sim.threats import Threat
+from fedsec_sim.systems import make_systems
+from fedsec_sim.threats import make_threat
+from fedsec_sim.variation import one_in_five
 from fedsec_sim.watching import All, screen
 
 INTERRUPTED = 130
@@ -120,29 +121,25 @@ def simulate_command(  # noqa: PLR0917 - typer reads the order of arguments and 
       fedsec sim plot runs/*.jsonl -o curves.png
     """
     asked = read_plan(plan)
-    if split and data:
-        raise ConfigError("--data is read where there is no --split; give one of the two")
-    if byzantine and not (attack or poison):
-        raise ConfigError("--byzantine needs --attack or --poison: what do adversaries do?")
     lab = Lab(
         nodes=nodes,
         data=read_settings(data or [], "--data"),
         split=make_split(*parse_spec(split)) if split else None,
-        systems=make_systems(systems) if systems else None,
+        systems=make_systems(read_settings(systems, "--systems"), "--systems") if systems else None,
         threat=make_threat(
-            attack, poison, byzantine or max(1, (nodes or asked.nodes.min_available) // 5)
+            byzantine or one_in_five(nodes or asked.nodes.min_available), attack, poison
         ),
     )
-    for path in export or []:
-        check_format(path)
+    if split and data:
+        raise ConfigError("--data is read where there is no --split; give one of the two")
+    if byzantine and lab.threat is None:
+        raise ConfigError("--byzantine needs --attack or --poison: what do adversaries do?")
     out = out or Path("runs") / datetime.now(UTC).strftime("%Y-%m-%d-%H%M%S.jsonl")
-    log, shown = Log(out), screen(silent=json)
-    try:
-        history = simulate(plan, lab, engine=engine, workers=workers, watch=All([shown], log))
-    finally:
-        shown.end()
-    for path in export or []:
-        history.save(path)
+
+    def run(watch: Watcher) -> History:
+        return simulate(plan, lab, engine=engine, workers=workers, watch=watch)
+
+    history = _watched(run, out, export or [], silent=json)
     if json:
         last = history.rounds[-1] if history.rounds else {}
         emit_json({"about": history.about, "last": last, "file": str(out)})
@@ -152,31 +149,20 @@ def simulate_command(  # noqa: PLR0917 - typer reads the order of arguments and 
         raise typer.Exit(INTERRUPTED)
 
 
-def make_threat(attack: str | None, poison: str | None, byzantine: int) -> Threat | None:
-    """Returns what adversaries do, as two words say; None if neither is given."""
-    if attack is None and poison is None:
-        return None
-    return Threat(
-        byzantine,
-        make_attack(*parse_spec(attack)) if attack else None,
-        make_poison(*parse_spec(poison)) if poison else None,
-    )
-
-
-def make_systems(words: list[str]) -> Systems:
-    """Returns machines as words ``KEY=VALUE`` describe them.
-
-    Raises:
-        ConfigError: A key is unknown or its value out of range.
-    """
-    given = read_settings(words, "--systems")
-    known = [field.name for field in fields(Systems)]
-    for key, value in given.items():
-        if key not in known:
-            raise ConfigError(f"--systems {key}: unknown; known: {', '.join(known)}")
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ConfigError(f"--systems {key} = {value}: want a number")
-    return Systems(**{key: float(str(value)) for key, value in given.items()})
+def _watched(
+    run: Callable[[Watcher], History], out: Path, export: list[Path], *, silent: bool
+) -> History:
+    """Returns a history, shown unless `silent`; `out` grows with it, `export` comes at the end."""
+    for path in export:
+        check_format(path)
+    log, shown = Log(out), screen(silent=silent)
+    try:
+        history = run(All([shown], log))
+    finally:
+        shown.end()
+    for path in export:
+        history.save(path)
+    return history
 
 
 def report(history: History, files: list[Path]) -> None:

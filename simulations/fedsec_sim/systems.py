@@ -5,8 +5,8 @@ lost or straggles is drawn anew in each attempt.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 
 from fedsec.errors import ConfigError
 from fedsec.flower.collection import Attempt
@@ -64,6 +64,25 @@ class Systems:
         normal = generator(seed, SYSTEMS, node).normal()
         rate = self.examples_per_s * math.exp(self.spread * normal)
         return self.latency_s + examples / rate + 2 * size / self.bytes_per_s
+
+
+def make_systems(given: Mapping[str, object], where: str) -> Systems:
+    """Returns machines as a table describes them.
+
+    Args:
+        given: Fields of `Systems`.
+        where: It stands, for errors.
+
+    Raises:
+        ConfigError: A key is unknown or its value out of range.
+    """
+    known = [field.name for field in fields(Systems)]
+    for key, value in given.items():
+        if key not in known:
+            raise ConfigError(f"{where} {key}: unknown; known: {', '.join(known)}")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ConfigError(f"{where} {key} = {value}: want a number")
+    return Systems(**{key: float(str(value)) for key, value in given.items()})
 
 
 class Clockwork:

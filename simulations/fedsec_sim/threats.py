@@ -1,6 +1,6 @@
 """Adversaries in a simulation: which nodes they are, what they train on, what they send."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,10 +12,12 @@ from fedsec.flower.strategy import Matrix
 from fedsec.tasks.task import Examples
 from fedsec.vectors import Vector
 from fedsec_sim.attacks.poison import Poison
+from fedsec_sim.attacks.table import DATA, make_attack, make_poison
 from fedsec_sim.attacks.view import Attack, View
 from fedsec_sim.chance import ADVERSARIES, ATTACK, TARGETS, generator
 from fedsec_sim.collecting import Meddler, Turn
 from fedsec_sim.population import Parts, Population
+from fedsec_sim.spec import read_table
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,34 @@ class Threat:
             return tuple(sorted(self.ids))
         drawn = generator(seed, ADVERSARIES).permutation(count)[: self.byzantine]
         return tuple(sorted(population.ids[place] for place in drawn))
+
+
+def make_threat(
+    byzantine: int,
+    attack: str | Mapping[str, object] | Attack | None,
+    poison: str | Mapping[str, object] | Poison | None = None,
+) -> Threat | None:
+    """Returns what adversaries do, as words, tables of a grid, or values say; None if nothing.
+
+    Args:
+        byzantine: How many they are.
+        attack: What they send. A word or table may as well name a poison.
+        poison: How they change their data.
+
+    Raises:
+        ConfigError: There is no such attack, or a parameter is unknown or out of range.
+    """
+    if isinstance(attack, str | Mapping):
+        name, parameters = read_table(attack, "attack")
+        if poison is None and name in DATA:
+            attack, poison = None, make_poison(name, parameters)
+        else:
+            attack = make_attack(name, parameters)
+    if isinstance(poison, str | Mapping):
+        poison = make_poison(*read_table(poison, "poison"))
+    if attack is None and poison is None:
+        return None
+    return Threat(byzantine, attack, poison)
 
 
 def poisoned(

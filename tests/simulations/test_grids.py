@@ -1,6 +1,7 @@
 """Experiments: every cell once, refused ones drawn as refused, tables that say what they are."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,35 @@ def test_research_runs_what_a_plan_refuses_and_says_so(grid: Path, tmp_path: Pat
     assert again.research
 
 
+def test_machines_are_an_axis_and_their_time_a_figure(grid: Path, tmp_path: Path) -> None:
+    text = GRID.replace('["none", { name = "ipm", epsilon = 2.0 }, "label-flip"]', '["none"]')
+    text = text.replace('["none", { label = "krum 2", rule = "krum" }]', '["none"]')
+    text = text.replace("byzantine = [2, 3]", "byzantine = [0]").replace('"byzantine"', '"systems"')
+    text = text.replace("honest = 5", 'honest = 7\nfigure = "simulated_s"')
+    grid.write_text(
+        text + 'systems = [{ examples_per_s = 100.0 }, "examples_per_s=100,stragglers=1.0"]\n'
+    )
+    _, cells = read_grid(grid)
+    assert [cell.labels["systems"] for cell in cells] == [
+        "examples_per_s=100.0",
+        "examples_per_s=100,stragglers=1.0",
+    ]
+    found = [o.value for o, _ in run_cells(cells, tmp_path / "x", workers=1, research=False)]
+    assert all(found)
+    assert max(found) > 5 * min(found)  # type: ignore[operator,type-var]
+    assert run(["grid", str(grid)]) == 0
+    assert "| none | " in (grid.with_suffix("") / "tables.md").read_text()
+
+
+def test_words_of_a_kept_cell_may_change(grid: Path, tmp_path: Path) -> None:
+    cells = [cell for cell in read_grid(grid)[1] if not cell.rule and not cell.attack][:1]
+    list(run_cells(cells, tmp_path / "x", workers=1, research=False))
+    renamed = [replace(cells[0], labels={**cells[0].labels, "rule": "the mean"})]
+    ((kept, there),) = run_cells(renamed, tmp_path / "x", workers=1, research=False)
+    assert there
+    assert kept.labels["rule"] == "the mean"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "text"),
     [
@@ -100,6 +130,9 @@ def test_research_runs_what_a_plan_refuses_and_says_so(grid: Path, tmp_path: Pat
         ("honest = 5", "honest = 5\nnodes = 7", "nodes and honest both say"),
         ('"label-flip"', "3", "attacks: want a name or a table with a name, got 3"),
         ('"small.plan.toml"', '"missing.toml"', "missing.toml cannot be read"),
+        ("honest = 5", 'honest = 5\nsystems = ["speed=3"]', "systems: speed: unknown; known: ex"),
+        ("honest = 5", "honest = 5\nsystems = [{ dropout = 1.5 }]", "dropout must be in"),
+        ("honest = 5", "honest = 5\nsystems = [3]", "systems: want a table, got 3"),
         ("worst =", "best =", "best: unknown key"),
         ("[2, 3]", "[-1]", "byzantine"),
     ],

@@ -19,6 +19,7 @@ from fedsec_sim import collecting
 from fedsec_sim.attacks.table import make_attack
 from fedsec_sim.history import History, read_history
 from fedsec_sim.lab import Lab
+from fedsec_sim.partitions import Gamma
 from fedsec_sim.population import Population
 from fedsec_sim.simulate import simulate
 from fedsec_sim.systems import Systems
@@ -43,6 +44,9 @@ fraction = 0.5
 [model]
 save_every = 0
 """
+
+
+EQUAL = PLAN.replace('weighting = "examples"\nmax_examples = 60\n', "")
 
 
 @pytest.fixture(autouse=True)
@@ -211,3 +215,45 @@ def test_a_history_is_kept_and_read(tmp_path: Path) -> None:
     path.write_text('{"fedsec-simulation": 1}\n[]\n{"round": 1}\n')
     with pytest.raises(ConfigError, match="line 2: not the report of a round"):
         read_history(path)
+
+
+def test_rule_and_attack_may_be_said_in_the_call() -> None:
+    lab = Lab(split=Gamma(0.5))
+    whole = FederationPlan.parse(EQUAL + '[robust]\nrule = "median"\nbyzantine = 2\n')
+    threat = Threat(2, make_attack("sign-flip", {"scale": 5}))
+    wanted = simulate(whole, Lab(split=Gamma(0.5), threat=threat), workers=1)
+    for attack in ("sign-flip:scale=5", {"name": "sign-flip", "scale": 5}, threat.attack):
+        got = simulate(EQUAL, lab, rule="median", attack=attack, byzantine=2, workers=1)
+        assert got.about["plan"] == whole.digest
+        assert np.array_equal(got.state.vector, wanted.state.vector)  # type: ignore[union-attr]
+    mean = simulate(EQUAL, lab, attack=threat.attack, byzantine=2, workers=1)
+    assert wanted.last("loss") < mean.last("loss")
+
+
+def test_a_rule_is_none_or_a_table_and_one_node_in_five_is_hostile() -> None:
+    text = EQUAL.replace("rounds = 3", "rounds = 1")
+    robust = text + '[robust]\nrule = "median"\nbyzantine = 2\n'
+    mean = simulate(robust, rule="none", engine="loop", workers=1)
+    assert mean.about["plan"] == FederationPlan.parse(text).digest
+    table = {"rule": "trimmed-mean", "byzantine": 1, "before": ["nnm"]}
+    mixed = simulate(text, rule=table, engine="loop", workers=1)
+    written = text + '[robust]\nrule = "trimmed-mean"\nbyzantine = 1\nbefore = ["nnm"]\n'
+    assert mixed.about["plan"] == FederationPlan.parse(written).digest
+    poisoned = simulate(text, attack="label-flip", engine="loop", workers=1)
+    assert "byzantine=2" in str(poisoned.about["threat"])  # of twelve
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"rule": "krumm"}, "rule: robust.rule: Input should be 'mean'"),
+        ({"rule": "bulyan", "byzantine": 3}, "the plan refuses this rule: robust"),
+        ({"attack": "alei"}, "there is no attack 'alei'"),
+        ({"byzantine": 2}, "byzantine counts for an attack or a rule"),
+        ({"attack": "alie", "lab": Lab(threat=Threat(1, make_attack("zero")))}, "give one"),
+        ({"rule": "median", "byzantine": 1, "engine": "network"}, "byte for byte"),
+    ],
+)
+def test_what_cannot_be_varied_is_refused(given: dict[str, object], text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        simulate(EQUAL, **given)  # type: ignore[arg-type]

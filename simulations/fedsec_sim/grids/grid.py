@@ -15,6 +15,8 @@ from pydantic import BeforeValidator, Field
 from fedsec.errors import ConfigError
 from fedsec.plan.reading import read_toml
 from fedsec.plan.sections import Section, Title
+from fedsec_sim.spec import read_settings
+from fedsec_sim.systems import make_systems
 
 MAX_BYTES = 1 << 18
 
@@ -24,7 +26,7 @@ def _as_tuple(given: object) -> object:
 
 
 NONE = "none"
-Axis: TypeAlias = Literal["plan", "rule", "attack", "split", "byzantine", "seed"]
+Axis: TypeAlias = Literal["plan", "rule", "attack", "split", "systems", "byzantine", "seed"]
 AXES: tuple[str, ...] = get_args(Axis)
 Values: TypeAlias = Annotated[
     tuple[Any, ...], BeforeValidator(_as_tuple), Field(min_length=1, max_length=1000)
@@ -48,6 +50,9 @@ class Grid(Section):
             ``"none"``: the plan as it is. A table may have a ``label``.
         attacks: ``"none"``, or attacks on updates or through data, as ``fedsec sim attacks`` lists.
         splits: How examples are divided; ``"none"``: nodes read data as deployed ones do.
+        systems: Machines: ``"none"``, words ``"dropout=0.1,stragglers=0.2"`` or tables of
+            `fedsec_sim.systems.Systems`; a table may have a ``label``. With ``figure =
+            "simulated_s"`` their time is compared.
         byzantine: How many nodes are hostile; a plan's rule is told the same number.
         seeds: Of the plan; mean figures are over seeds.
         nodes: How many; as the plan waits for if left out.
@@ -66,6 +71,7 @@ class Grid(Section):
     rules: Values = (NONE,)
     attacks: Values = (NONE,)
     splits: Values = (NONE,)
+    systems: Values = (NONE,)
     byzantine: Counts = (0,)
     seeds: Counts = (1,)
     nodes: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
@@ -88,6 +94,7 @@ class Cell:
         rule: The table ``[robust]``, or empty.
         attack: Name and parameters, or empty.
         split: Name and parameters, or empty.
+        systems: Parameters, or empty.
         byzantine: Hostile nodes.
         seed: Of the plan.
         nodes: How many, or None.
@@ -101,6 +108,7 @@ class Cell:
     rule: Mapping[str, Any]
     attack: Mapping[str, Any]
     split: Mapping[str, Any]
+    systems: Mapping[str, Any]
     byzantine: int
     seed: int
     nodes: int | None
@@ -112,6 +120,8 @@ class Cell:
     def key(self) -> str:
         """32 hex digits that follow from all of it but the words, and from fedsec's version."""
         said = {name: _plain(value) for name, value in _fields(self).items() if name != "labels"}
+        if not self.systems:  # so that cells without any keep the names that they had
+            del said["systems"]
         said["fedsec"] = version("fedsec")
         text = json.dumps(said, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
@@ -134,16 +144,24 @@ def read_grid(path: Path) -> tuple[Grid, list[Cell]]:
 def _cells(grid: Grid, folder: Path) -> Iterator[Cell]:
     plans = {name: _tables(folder / str(name)) for name in grid.plans}
     product = itertools.product(
-        grid.plans, grid.rules, grid.attacks, grid.splits, grid.byzantine, grid.seeds
+        grid.plans,
+        grid.rules,
+        grid.attacks,
+        grid.splits,
+        grid.systems,
+        grid.byzantine,
+        grid.seeds,
     )
-    for plan, rule, attack, split, byzantine, seed in product:
-        values = (Path(str(plan)).stem, *map(label, (rule, attack, split)), byzantine, seed)
+    for plan, rule, attack, split, systems, byzantine, seed in product:
+        named = map(label, (rule, attack, split, systems))
+        values = (Path(str(plan)).stem, *named, byzantine, seed)
         yield Cell(
             labels=dict(zip(AXES, map(str, values), strict=True)),
             plan=plans[plan],
             rule=_table(rule, "rules", "rule"),
             attack=_table(attack, "attacks", "name"),
             split=_table(split, "splits", "name"),
+            systems=_systems(systems),
             byzantine=byzantine,
             seed=seed,
             nodes=grid.honest + byzantine if grid.honest is not None else grid.nodes,
@@ -172,6 +190,18 @@ def _table(value: object, where: str, key: str) -> Mapping[str, Any]:
     if isinstance(value, Mapping) and isinstance(value.get(key), str):
         return {name: each for name, each in value.items() if name != "label"}
     raise ConfigError(f"the grid: {where}: want a name or a table with a {key}, got {value}")
+
+
+def _systems(value: object) -> Mapping[str, Any]:
+    if value == NONE:
+        return {}
+    if isinstance(value, str):
+        value = read_settings(value.split(","), "the grid: systems")
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"the grid: systems: want a table, got {value}")
+    given = {name: each for name, each in value.items() if name != "label"}
+    make_systems(given, "the grid: systems:")
+    return given
 
 
 def _tables(path: Path) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -20,13 +20,13 @@ from pydantic import ValidationError
 from fedsec.errors import ConfigError, FedsecError
 from fedsec.plan import FederationPlan
 from fedsec.plan.compat import refusals
-from fedsec_sim.attacks.table import DATA, make_attack, make_poison
 from fedsec_sim.grids.grid import Cell
 from fedsec_sim.lab import Lab
 from fedsec_sim.partitions import make_split
 from fedsec_sim.simulate import simulate
 from fedsec_sim.spec import parse_spec
-from fedsec_sim.threats import Threat
+from fedsec_sim.systems import make_systems
+from fedsec_sim.threats import make_threat
 
 Status: TypeAlias = Literal["done", "refused", "failed"]
 
@@ -80,7 +80,7 @@ def run_cells(
         if kept is None:
             missing[cell.key] = cell
         else:
-            yield kept, True
+            yield replace(kept, labels=dict(cell.labels)), True
     commit = find_commit()
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
@@ -164,12 +164,11 @@ def lab_of(cell: Cell) -> Lab:
     threat = None
     if cell.attack and cell.byzantine:
         name, parameters = _named(cell.attack)
-        poison = make_poison(name, parameters) if name in DATA else None
-        attack = None if poison else make_attack(name, parameters)
-        threat = Threat(cell.byzantine, attack, poison)
+        threat = make_threat(cell.byzantine, {"name": name, **parameters})
     return Lab(
         nodes=cell.nodes,
         split=make_split(*_named(cell.split)) if cell.split else None,
+        systems=make_systems(cell.systems, "systems:") if cell.systems else None,
         threat=threat,
         momentum=cell.momentum,
     )
