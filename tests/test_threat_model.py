@@ -1,4 +1,4 @@
-"""What the threat model points to is there: every test that it names, by file and by name."""
+"""What the threat model and the sharp edges point to is there: every test, by file and by name."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,9 @@ from tests.end_to_end import liar
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "threat-model.md").read_text(encoding="utf-8")
-NAMED = sorted(set(re.findall(r"(tests/[a-z_/]+\.py)(?:::(\w+))?", TEXT)))
+EDGES = {path.name: path.read_text("utf-8") for path in (ROOT / "docs/sharp-edges").glob("*.md")}
+PAGES = "\n".join((TEXT, *EDGES.values()))
+NAMED = sorted(set(re.findall(r"(tests/[a-z_/]+\.py)(?:::(\w+))?", PAGES)))
 
 
 @pytest.mark.parametrize(("path", "name"), NAMED)
@@ -21,3 +23,9 @@ def test_a_test_that_is_named_is_there(path: str, name: str) -> None:
 def test_every_lie_of_the_coordinator_is_in_the_table() -> None:
     table = TEXT.partition("### What a lying coordinator tries")[2].partition("###")[0]
     assert {lie.__name__ for lie in liar.LIES} <= set(re.findall(r"`(\w+)`", table))
+
+
+def test_every_trap_has_a_page_that_names_a_test_and_stands_in_the_index() -> None:
+    listed = re.findall(r"\]\(([a-z-]+\.md)\)", EDGES["privacy.md"])
+    assert {*listed, "README.md", "privacy.md"} == set(EDGES)
+    assert all("tests/" in EDGES[page] for page in listed)
