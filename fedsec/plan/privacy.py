@@ -258,8 +258,8 @@ def honest_shares(plan: "FederationPlan") -> Iterator[Refusal]:
         key, nodes = ("privacy.population", many) if size is None else (_GROUP_SIZE, size)
         yield Refusal(
             key,
-            f"{nodes} nodes less {lost} dropouts less {corrupt(plan)} corrupt leave {least} "
-            f"honest noise shares; at least {MIN_HONEST} are needed",
+            f"{nodes} nodes less {lost} dropouts less {corrupt(plan)} corrupt leave {least} honest "
+            f"noise shares; at least {MIN_HONEST} are needed",
         )
     if size is None and plan.nodes.quorum < many - lost:
         yield Refusal(

@@ -86,6 +86,8 @@ def _promise(plan: "FederationPlan", robust: Robust) -> Iterator[Refusal]:
     byzantine, size = robust.count(plan.smallest_cohort), group_size(plan)
     if size is not None and plan.smallest_cohort < 2 * size:
         return  # `sound_groups` tells of it
+    if visibility(plan) == "sum" and (robust.rule != "mean" or robust.before):
+        return  # `_one_sum` tells of it: there is nothing to compare
     rows = f"a round counts with nodes.quorum = {plan.nodes.quorum} answers"
     if size is not None:
         rows += f", so with {fewest_rows(plan)} sums of groups of {size}"

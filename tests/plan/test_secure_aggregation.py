@@ -222,6 +222,12 @@ def test_shares_of_noise_are_not_shown_one_by_one() -> None:
 def test_a_sum_cannot_be_compared_with_itself(robust: str, named: str) -> None:
     text = problems(PLAN + "[robust]\nbyzantine = 2\n" + robust)
     assert f"robust.rule: {named} compares updates" in text
+    assert "robust.byzantine" not in text  # one reason is enough
+
+
+def test_a_mean_of_one_sum_that_expects_somebody_hostile_would_miss_every_round() -> None:
+    text = problems(PLAN + '[robust]\nbyzantine = 1\nrule = "mean"\n')
+    assert "robust.byzantine: 1: mean: 1 updates are too few for byzantine = 1" in text
 
 
 def test_a_mean_that_expects_nobody_hostile_is_a_sum() -> None:
