@@ -128,6 +128,33 @@ def test_less_than_a_site_asks_for_is_refused(plan: str, policy: str, reason: st
     assert str(caught.value).endswith(reason)
 
 
+GROUPS = MALICIOUS.replace("[task]", 'visibility = "groups"\n[task]', 1)
+
+
+@pytest.mark.parametrize(
+    ("plan", "policy", "reason"),
+    [
+        (PLAN, 'visibility = "groups"', 'the coordinator sees each update (visibility = "each"), more than this node\'s policy.visibility = "groups" allows'),
+        (PLAN, 'visibility = "sum"', 'the coordinator sees each update (visibility = "each"), more than this node\'s policy.visibility = "sum" allows'),
+        (GROUPS, 'visibility = "sum"', 'the coordinator sees the sum of each group (visibility = "groups"), more than this node\'s policy.visibility = "sum" allows'),
+        (GROUPS, "min_group = 6", "in the smallest round of the plan: 5 nodes in a group, less than this node's policy.min_group = 6"),
+        (GROUPS, "min_cohort = 11", "in the smallest round of the plan: 10 nodes, less than this node's policy.min_cohort = 11"),
+        (GROUPS, "min_threshold = 5", "in the smallest round of the plan: 4 shares that open a secret, less than this node's policy.min_threshold = 5"),
+    ],
+)  # fmt: skip
+def test_a_coordinator_that_would_see_more_than_a_site_allows_is_refused(
+    plan: str, policy: str, reason: str
+) -> None:
+    with pytest.raises(PolicyRefusal) as caught:
+        ask(plan, f"{SITE}[policy]\n{policy}\n")
+    assert str(caught.value) == reason
+
+
+def test_what_a_site_allows_may_be_seen() -> None:
+    for plan, most in ((GROUPS, "groups"), (GROUPS, "each"), (SEMI, "sum"), (PLAN, "each")):
+        ask(plan, f'{SITE}[policy]\nvisibility = "{most}"\nmin_group = 5\n')
+
+
 PRIVACY = """
 [privacy]
 model = "MODEL"
