@@ -14,7 +14,6 @@ from fedsec_sim.plots import draw_curves, save
 from fedsec_sim.three_defences.grid import EPSILONS, PERCENTS
 from fedsec_sim.three_defences.pictures import epsilon_words, thumbnail
 from fedsec_sim.three_defences.results import read
-from fedsec_sim.three_defences.summary import HOLDS
 from fedsec_sim.three_defences.summary import table as best_table
 
 WIDTH, HEIGHT = 78, 16  # columns and lines in the terminal
@@ -70,7 +69,7 @@ def map_in_words() -> Table:
             cells = [
                 "not computed"
                 if best is None
-                else f"{best.accuracy:.2f} {'holds' if best.accuracy >= HOLDS else 'FAILS'}"
+                else f"{best.accuracy:.2f} {'holds' if best.holds else 'FAILS'}"
                 for best in found
             ]
             rows.append((f"{nodes:,}", epsilon_words(epsilon), *cells))

@@ -38,12 +38,14 @@ WAYS: tuple[tuple[RuleName, int, str], ...] = (
     ("median", 5, "local-work"),
     ("median", 5, "momentum"),
 )
-FURTHER: tuple[tuple[RuleName, int, str, float], ...] = (
+FURTHER: tuple[tuple[RuleName, int, str, float | None], ...] = (
+    ("cge", 5, "plain", None),
     ("caf", 20, "few-waves", 8.0),
     ("caf", 20, "three-waves", 8.0),
     ("caf", 20, "two-waves", 8.0),
     ("caf", 5, "few-waves", 8.0),
     ("caf", 5, "plain", 50.0),
+    ("caf", 20, "plain", 50.0),
 )
 """What does well there, with its epsilon, for other shares of hostile nodes."""
 TUNED = (3, 30)

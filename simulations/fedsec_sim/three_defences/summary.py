@@ -23,6 +23,11 @@ class Best:
     cell: Cell
 
     @property
+    def holds(self) -> bool:
+        """Whether the accuracy, to two digits as it is shown, is enough."""
+        return round(self.accuracy, 2) >= HOLDS
+
+    @property
     def words(self) -> str:
         """What it is, in a few words."""
         cell = self.cell
