@@ -389,7 +389,7 @@ def main() -> None:
     problems = [make_problem(*size) for size in chosen]
     found = [
         result
-        for cases in (results, by_example)
+        for cases in ((results,) if options.quick else (results, by_example))
         for problem in problems
         for result in cases(problem, epsilons, run)
     ]
