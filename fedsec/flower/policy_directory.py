@@ -13,6 +13,7 @@ The node's own configuration names it, never the app or the coordinator:
 Spec: docs/spec/roster.md, section "Going by a roster".
 """
 
+import os
 import tomllib
 from collections.abc import Mapping
 from datetime import datetime
@@ -109,7 +110,7 @@ def _go_by(directory: Path, key: Ed25519PrivateKey, node_id: int, *, now: dateti
     signed = read_public(directory / ROSTER, limit=MAX_BYTES)
     roster, newest = read_roster(signed, root_pem=root_pem), directory / NEWEST
     held = None
-    if newest.exists():
+    if os.path.lexists(newest):
         held = read_roster(read_public(newest, limit=MAX_BYTES), root_pem=root_pem)
     public = public_bytes(key)
     own = next((each for each in roster.members if each.signing_key == public), None)
@@ -127,7 +128,7 @@ def _go_by(directory: Path, key: Ed25519PrivateKey, node_id: int, *, now: dateti
 
 
 def _read_minima(path: Path) -> Minima:
-    if not path.exists():
+    if not os.path.lexists(path):  # a link to nowhere is a policy that cannot be read
         return Minima()
     try:
         table = tomllib.loads(read_public(path).decode("utf-8"))

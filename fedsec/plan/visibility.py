@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from fedsec.errors import ConfigError
 from fedsec.plan.refusal import Refusal
-from fedsec.secagg.groups import crowding, group_sizes
+from fedsec.secagg.groups import group_sizes, most_crowding
 from fedsec.secagg.parameters import LEAST_HONEST, Assumptions, Parameters, choose
 
 if TYPE_CHECKING:
@@ -131,16 +131,15 @@ def fewest_rows(plan: "FederationPlan") -> int:
 def crowded(plan: "FederationPlan") -> float:
     """Returns a bound on the probability that a group has more than `corrupt_per_group`.
 
-    Over the whole run, for which groups are drawn once; round.attempts times at most.
+    Over the whole run, for which groups are drawn once; round.attempts times at most. It holds for
+    however many nodes are there when they are drawn, of which `corrupt` is the share.
     """
     section, size = plan.secure_aggregation, group_size(plan)
     if section is None or size is None:
         return 0.0
     share, most = section.assumptions(1), corrupt_per_group(plan)
-    return max(
-        crowding(nodes, share.corrupt_of(nodes), size, most, plan.round.attempts)
-        for nodes in {plan.smallest_cohort, most_nodes(plan)}
-    )
+    nodes = plan.smallest_cohort, most_nodes(plan)
+    return most_crowding(nodes, share.corrupt_of, size, most, plan.round.attempts)
 
 
 # --- what is refused -----------------------------------------------------------------------------

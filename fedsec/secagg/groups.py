@@ -12,7 +12,7 @@ via Clustering", 2021, arXiv 2110.02940 (the buckets summed in secret). Specific
 docs/spec/secagg-groups.md.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from fractions import Fraction
 from math import comb
 
@@ -24,6 +24,7 @@ LEAST_SIZE = 4
 """Nodes of the smallest group: three honest ones and one that is not; none of them may leave."""
 
 _GROUPS = label("groups")
+_BY_ITSELF = 1000  # nodes; beyond, bounds are near enough that blocks of numbers have one
 
 
 def group_sizes(nodes: int, size: int) -> tuple[int, ...]:
@@ -94,12 +95,52 @@ def crowding(nodes: int, corrupt: int, size: int, most: int, draws: int = 1) -> 
     >>> round(crowding(1000, 20, 10, 3), 4)
     0.0023
     """
-    total = Fraction(0)
     sizes = group_sizes(nodes, size)
-    for drawn in set(sizes):
-        ways = sum(
-            comb(corrupt, many) * comb(nodes - corrupt, drawn - many)
-            for many in range(most + 1, min(drawn, corrupt) + 1)
-        )
-        total += sizes.count(drawn) * Fraction(ways, comb(nodes, drawn))
+    total = sum(sizes.count(drawn) * _more(nodes, corrupt, drawn, most) for drawn in set(sizes))
     return min(1.0, float(draws * total))
+
+
+def most_crowding(
+    nodes: tuple[int, int], corrupt_of: Callable[[int], int], size: int, most: int, draws: int = 1
+) -> float:
+    """Returns a bound on `crowding` that holds for however many nodes are split of a range.
+
+    It need not be largest at either end: of 10 nodes one may be corrupt, of 11 two. Up to 1000 each
+    number is reckoned by itself; above they come in blocks of a 100th, each with the fewest nodes
+    to draw from, the most corrupt ones, and the most and largest groups of the block.
+
+    Args:
+        nodes: The fewest and the most.
+        corrupt_of: From n to C; never falls.
+        size: g, of the smallest group.
+        most: Corrupt nodes that a group withstands.
+        draws: How often groups may be drawn before some stand, >= 1.
+
+    Raises:
+        ConfigError: See `group_sizes`.
+
+    >>> round(most_crowding((10, 20), lambda n: (n + 9) // 10, 5, 1), 4)
+    0.4615
+    """
+    low, high = nodes
+    found = 0.0
+    while low <= high and found < 1.0:
+        end = min(high, low + low // 100) if low > _BY_ITSELF else low
+        if end == low:
+            found = max(found, crowding(low, corrupt_of(low), size, most, draws))
+        else:
+            largest = max(-(-many // (many // size)) for many in range(low, end + 1))
+            one = _more(low, min(low, corrupt_of(end)), largest, most)
+            found = max(found, float(draws * (end // size) * one))
+        low = end + 1
+    return min(1.0, found)
+
+
+def _more(nodes: int, corrupt: int, drawn: int, most: int) -> Fraction:
+    """Returns the probability that more than `most` of `drawn` nodes are corrupt."""
+    top, rest = min(drawn, corrupt), nodes - corrupt
+    ways, term = 0, comb(corrupt, top) * comb(rest, drawn - top)
+    for many in range(top, most, -1):
+        ways += term
+        term = term * many * (rest - drawn + many) // ((corrupt - many + 1) * (drawn - many + 1))
+    return Fraction(ways, comb(nodes, drawn))

@@ -109,4 +109,7 @@ def _row(record: Mapping[str, object]) -> pb.RowRecord:
 
 def _number(record: Mapping[str, object], key: str) -> float | None:
     value = record.get(key)
-    return float(value) if isinstance(value, int | float) else None
+    try:
+        return float(value) if isinstance(value, int | float) else None
+    except OverflowError:  # JSON's integers have no end
+        return None

@@ -155,6 +155,15 @@ def test_bad_minima(sites: Sites, text: str, message: str) -> None:
         sites.read()
 
 
+@pytest.mark.parametrize("name", [policy_directory.MINIMA, policy_directory.NEWEST])
+def test_a_link_to_nowhere_is_not_taken_for_a_file_that_is_left_out(
+    sites: Sites, name: str
+) -> None:
+    (sites.directories[FIRST] / name).symlink_to("gone")
+    with pytest.raises(ConfigError, match=f"cannot read .*{name}"):
+        sites.read()
+
+
 def test_minima_bind(sites: Sites) -> None:
     text = "min_cohort = 6\nmin_threshold = 2\n"
     for directory in sites.directories.values():

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from fractions import Fraction
-from math import comb
+from math import ceil, comb
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedsec.errors import ConfigError
-from fedsec.secagg.groups import LEAST_SIZE, crowding, draw_groups, group_sizes
+from fedsec.secagg.groups import (
+    LEAST_SIZE,
+    crowding,
+    draw_groups,
+    group_sizes,
+    most_crowding,
+)
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "secagg-groups.json").read_text())
 
@@ -92,6 +98,23 @@ def test_the_bound_is_never_below_the_truth_and_near_it_where_it_is_small(
     if bound < 0.1:
         assert float(truth) >= bound * 0.85
     assert crowding(nodes, corrupt, size, most, draws=3) == pytest.approx(min(1, 3 * bound))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "size", "most", "one_in"),
+    [(10, 20, 5, 1, 10), (100, 700, 9, 3, 50), (900, 1300, 10, 4, 50)],
+)
+def test_one_bound_holds_for_however_many_nodes_come(
+    low: int, high: int, size: int, most: int, one_in: int
+) -> None:
+    def corrupt_of(nodes: int) -> int:
+        return ceil(nodes / one_in)
+
+    worst = max(crowding(n, corrupt_of(n), size, most, 2) for n in range(low, high + 1))
+    ends = max(crowding(n, corrupt_of(n), size, most, 2) for n in (low, high))
+    bound = most_crowding((low, high), corrupt_of, size, most, 2)
+    assert ends < worst <= bound <= 2 * worst
+    assert high > 1000 or bound == worst
 
 
 def test_the_bound_is_what_happens() -> None:
