@@ -14,21 +14,22 @@ from typing import TYPE_CHECKING
 from fedsec.errors import ConfigError
 from fedsec.plan.privacy import Privacy, clip_noise
 from fedsec.plan.refusal import Refusal
-from fedsec.privacy.figures import Figures
-from fedsec.privacy.gaussian import remaining
 
 if TYPE_CHECKING:
     from fedsec.plan.federation import FederationPlan
+    from fedsec.privacy.figures import Figures
 
 MOST_METRICS = 16
 NOISE = 3.0
 """Default of `metrics_noise` over `noise_multiplier`: updates then have 6 % more noise."""
 
 
-def figures_of(privacy: Privacy | None) -> Figures | None:
+def figures_of(privacy: Privacy | None) -> "Figures | None":
     """Returns which figures of nodes are told, and how; None if they are withheld."""
     if privacy is None or not privacy.metrics:
         return None
+    from fedsec.privacy.figures import Figures  # noqa: PLC0415 - a plan is read without numpy
+
     ranges = tuple((name, low, high) for name, (low, high) in privacy.metrics.items())
     given = privacy.metrics_noise
     return Figures(ranges, NOISE * privacy.noise_multiplier if given is None else given)
@@ -48,7 +49,11 @@ def update_multiplier(plan: "FederationPlan") -> float:
         parts.append(2 * clip_noise(plan))
     if figures is not None:
         parts.append(figures.noise_multiplier)
-    return remaining(privacy.noise_multiplier, *parts) if parts else privacy.noise_multiplier
+    if not parts:
+        return privacy.noise_multiplier
+    from fedsec.privacy.gaussian import remaining  # noqa: PLC0415 - a plan is read without numpy
+
+    return remaining(privacy.noise_multiplier, *parts)
 
 
 def noised_figures(plan: "FederationPlan") -> Iterator[Refusal]:
