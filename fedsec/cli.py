@@ -31,7 +31,7 @@ _HELP = """Federated learning over mutual TLS.
 
 \b
 Examples:
-  fedsec demo                              ten nodes on this machine, from nothing to a model
+  fedsec demo                              three defences in one round, on this machine
   fedsec simulate PLAN.toml                a plan with simulated nodes
   fedsec ca init ROOT                      the federation's root, apart from the coordinator
   fedsec server init DIR --root ROOT --host NAME

@@ -297,7 +297,11 @@ max_rounds = 0            # longest plan, in rounds; 0: no limit
 # asks for a secure sum; "malicious" for one without trust in the coordinator: nodes know
 # each other by a roster that the federation's root has signed.
 secure_aggregation = "off"
+# The most that the coordinator may see of a round: "each" update, the sums of "groups" of nodes, or
+# one "sum" of all.
+visibility = "each"
 min_cohort = 4            # least nodes in a round with a secure sum
+min_group = 4             # least nodes of a group, where groups have sums of their own
 min_neighbours = 0        # least nodes with which this one exchanges masks
 min_threshold = 0         # least shares that open a secret of this node
 min_word_bits = 16        # of the words that are added: 16 or 32

@@ -319,7 +319,8 @@ def read_settings(options: Mapping[str, Any]) -> Connector:
     kind = CONNECTORS.get(name) if isinstance(name, str) else None
     if kind is None:
         known = ", ".join(f'"{each}"' for each in CONNECTORS)
-        raise ConfigError(f'connector = "{str(name)[:80]}": allowed: {known}')
+        given = ": missing" if name is None else f' = "{str(name)[:80]}"'
+        raise ConfigError(f"connector{given}: allowed: {known}")
     settings = read_mapping(kind, options, what="the table")
     problems = list(settings.contradictions())
     if problems:

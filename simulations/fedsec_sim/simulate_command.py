@@ -108,7 +108,7 @@ def simulate_command(  # noqa: PLR0917 - typer reads the order of arguments and 
     *,
     json: Json = False,
 ) -> None:
-    r"""Run a plan with simulated nodes on this machine.
+    """Run a plan with simulated nodes on this machine.
 
     The same file runs on a coordinator, byte for byte: cohorts, weights, rules and reports are made
     by the same code, and with the same data the result is the same. Ctrl-C ends early and keeps
@@ -119,7 +119,7 @@ def simulate_command(  # noqa: PLR0917 - typer reads the order of arguments and 
       fedsec plan example > plan.toml && fedsec simulate plan.toml
       fedsec simulate plan.toml --nodes 100 --data alpha=0.1 --engine loop --workers 2
       fedsec sim plot runs/*.jsonl -o curves.png
-    """
+    """  # noqa: D301 - the backspace keeps the lines of the examples apart
     asked = read_plan(plan)
     lab = Lab(
         nodes=nodes,

@@ -21,7 +21,7 @@ Example:
 \b
 Roles:
   admin     everything, nodes and people included
-  operator  submits, stops and watches runs, takes models
+  operator  submits, stops and watches runs, takes models and records of nodes
   auditor   sees nodes, runs and events; changes nothing, takes no model
 
 The file holds a private key that was made by this command and is known to nobody else. It is
