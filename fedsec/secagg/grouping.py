@@ -176,10 +176,20 @@ class Entering:
 
 @dataclass(frozen=True, slots=True)
 class Revealing:
-    """What was revealed, by node."""
+    """What was revealed, by node.
+
+    Args:
+        split: What the draw is about.
+        shown: To everyone.
+        digest: Of that list, which everyone signs.
+        entries: Those in it, by node.
+        reveals: Those that came.
+    """
 
     split: Split
     shown: Entries
+    digest: bytes
+    entries: Mapping[int, Entry]
     reveals: Mapping[int, Reveal] = field(default_factory=dict)
 
 
@@ -211,7 +221,8 @@ def show(state: Entering) -> Revealing | Lost:
         _check_many(state.split, len(entries))
     except ProtocolError as error:
         return Lost(error.detail)
-    return Revealing(state.split, Entries(entries))
+    shown = Entries(entries)
+    return Revealing(state.split, shown, shown.digest(state.split), state.entries)
 
 
 def take_reveal(state: Revealing, node: int, reveal: Reveal) -> Revealing:
@@ -220,10 +231,10 @@ def take_reveal(state: Revealing, node: int, reveal: Reveal) -> Revealing:
     Raises:
         ProtocolError: It is refused; that costs its sender.
     """
-    entry = next((each for each in state.shown.entries if each.node == node), None)
+    entry = state.entries.get(node)
     if entry is None or node in state.reveals:
         raise ProtocolError(str(node), "out-of-order", "no nonce of this node is waited for")
-    reveal.check(state.split, entry, state.shown.digest(state.split))
+    reveal.check(state.split, entry, state.digest)
     return replace(state, reveals={**state.reveals, node: reveal})
 
 
