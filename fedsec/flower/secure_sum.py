@@ -5,7 +5,9 @@
 
 Sums of several groups go through the stages side by side. Masked vectors are added up as they come,
 each once, so that the memory needed does not grow with the number of nodes. A node that is found to
-lie is left out of the run's later sums; a group that loses its sum is a missing row.
+lie is left out of the run's later sums; a group that loses its sum is a missing row. Where too few
+nodes are left for a round, no sum is opened: nodes train alike in its next attempt, and two sums
+that differ by a node would tell that node's update.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +27,7 @@ from fedsec.flower.secure_session import make_setting
 from fedsec.flower.sums import SumForm, Summed, sum_form
 from fedsec.flower.talk import Talk
 from fedsec.plan import FederationPlan
-from fedsec.plan.privacy import population
+from fedsec.plan.privacy import answers_needed, population
 from fedsec.plan.visibility import group_size
 from fedsec.secagg import coordinator, stages
 from fedsec.secagg.coordinator import Ask, Close, Opened, Received
@@ -91,9 +93,13 @@ class SecureSum:
         sums = self._begin(talk, attempt, form)
         known = {node for each in sums for node in each.nodes} | set(attempt.cohort)
         talk.rejected |= {node: why for node, why in self._liars.items() if node in known}
-        _carry_out(talk, sums, with_stage(attempt.content))
+        needed = answers_needed(self._plan) if self._plan.built_in else 0
+        left = _carry_out(talk, sums, with_stage(attempt.content), needed)
         for each in sums:
             self._judge(talk, each)
+        if left is not None:
+            why = f"{left} nodes are left, nodes.quorum = {needed}; no sum was opened"
+            raise AttemptMissed(why, talk.failed, talk.rejected)
         return self._collected(talk, form, sums)
 
     def _begin(self, talk: Talk, attempt: Attempt, form: SumForm) -> list[_Sum]:
@@ -162,12 +168,18 @@ class SecureSum:
         return summed.mean * np.float32(len(survivors) / public), float(public)
 
 
-def _carry_out(talk: Talk, sums: Sequence[_Sum], first: RecordDict) -> None:
-    """Has all sums go through the stages side by side, to their ends."""
+def _carry_out(talk: Talk, sums: Sequence[_Sum], first: RecordDict, needed: int) -> int | None:
+    """Has all sums go through the stages side by side, to their ends.
+
+    Returns:
+        None; or how many nodes were left in all sums, fewer than `needed`, so that none was opened.
+    """
     running = list(sums)
     while running:
         stage = STAGE_OF[type(running[0].state)]
         at = {node: each for each in running for node in each.state.waiting}
+        if stage is Stage.REVEAL and len(at) < needed:
+            return len(at)
         if stage is Stage.OFFER:
             contents = dict.fromkeys(sorted(at), first)
         else:
@@ -186,6 +198,7 @@ def _carry_out(talk: Talk, sums: Sequence[_Sum], first: RecordDict) -> None:
         for each in running:
             _close(each)
         running = [each for each in running if each.end is None]
+    return None
 
 
 def _close(run: _Sum) -> None:

@@ -128,8 +128,14 @@ def test_a_lost_group_is_a_lost_attempt_where_the_rule_cannot_bear_it() -> None:
     rounds, state = begin(agreed, grid)
     state = rounds(state, 1)
     grid.silent = set(groups_in(grid)[0][:2])
-    with pytest.raises(StateError, match=r"nodes\.quorum = 15"):
+    grid.came.clear()
+    with pytest.raises(
+        StateError, match=r"10 nodes are left, nodes\.quorum = 15; no sum was opened"
+    ):
         rounds(state, 2)
+    stages = [read_stage(message.content) for message in grid.came if message.has_content()]
+    assert stages.count(Stage.VECTOR) == 2 * 10  # both whole groups, in both attempts
+    assert Stage.REVEAL not in stages
 
 
 def draws_of(grid: SecureGrid) -> list[tuple[int, ...]]:

@@ -6,10 +6,12 @@ from flwr.app import Message
 
 from fedsec.encoding import Words
 from fedsec.errors import StateError
-from fedsec.flower.messages import Heading, Metrics
+from fedsec.flower.collection import Attempt, AttemptMissed, Collected, Post
+from fedsec.flower.messages import Heading, Metrics, instruction
 from fedsec.flower.reporting import ROUND
 from fedsec.flower.rounds import Rounds
 from fedsec.flower.secure_session import make_setting
+from fedsec.flower.secure_sum import SecureSum
 from fedsec.flower.strategy import FedAvg, ServerState
 from fedsec.flower.sums import SumForm, sum_form
 from fedsec.privacy.keystream import Keystream
@@ -234,3 +236,30 @@ def test_figures_of_a_weighted_sum_are_weighted_and_their_weight_is_told() -> No
     weights = np.array([1, 2, 3, 4, 4])
     assert event["train_loss"] == pytest.approx(weights @ np.arange(5) / 4 / 14, abs=1e-5)
     assert event["examples"] == 14
+
+
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_two_sums_of_a_round_tell_a_node_s_update_unless_there_is_one_attempt(
+    attempts: int,
+) -> None:
+    tries = f"[round]\nattempts = {attempts}\ndeadline_s = 5\nreconnect_s = 1\n"
+    agreed = secure_plan(MALICIOUS, more=tries)
+    grid = SecureGrid(agreed, UPDATES)
+    collect = SecureSum(agreed, 3, grid.trusted)
+
+    def opened(number: int, nodes: range) -> Collected:
+        model = {"w": np.zeros(3, np.float32)}
+        content = instruction(model, round_number=1, plan=agreed.digest, attempt=number)
+        post = Post(grid, 5.0, clock=Waiting().clock)
+        return collect(post, Attempt(1, number, tuple(nodes), content))
+
+    everybody = opened(1, range(FIRST, FIRST + 5))
+    if attempts == 1:
+        with pytest.raises(AttemptMissed) as missed:
+            opened(2, range(FIRST, FIRST + 4))
+        said = ["the plan has 1 (round.attempts)" in why for why in missed.value.failed.values()]
+        assert said == [True] * 4
+        return
+    without = opened(2, range(FIRST, FIRST + 4))
+    told = 5 * everybody.rows[0] - 4 * without.rows[0]
+    np.testing.assert_allclose(told, UPDATES[4], atol=1e-4)
