@@ -73,7 +73,6 @@ def _check_secure_aggregation(plan: FederationPlan, policy: Policy) -> None:
             policy.minima.check(parameters(plan, nodes))
         else:
             policy.minima.check_cohort(nodes)
-            policy.minima.check_group(size)
             policy.minima.check(parameters(plan, size), group=True)
     except PolicyRefusal as refusal:
         raise PolicyRefusal(f"in the smallest round of the plan: {refusal}") from refusal

@@ -102,7 +102,8 @@ class Policy(_Table):
         visibility: The most that the coordinator may see of a round: ``"each"`` update, sums of
             ``"groups"`` of nodes, or one ``"sum"``.
         min_cohort: Least nodes in a round with a secure sum.
-        min_group: Least nodes of a group, where each group of a round has a sum of its own.
+        min_group: Least nodes of a group, where each group of a round has a sum of its own: as
+            drawn, and of those that are there when a sum begins.
         min_neighbours: Least nodes with which this one exchanges masks there; k.
         min_threshold: Least shares that open a secret of this node there; t.
         min_word_bits: Least bits of the words that are added there.
@@ -301,7 +302,7 @@ secure_aggregation = "off"
 # one "sum" of all.
 visibility = "each"
 min_cohort = 4            # least nodes in a round with a secure sum
-min_group = 4             # least nodes of a group, where groups have sums of their own
+min_group = 4             # least nodes that begin the sum of a group, where groups have sums
 min_neighbours = 0        # least nodes with which this one exchanges masks
 min_threshold = 0         # least shares that open a secret of this node
 min_word_bits = 16        # of the words that are added: 16 or 32

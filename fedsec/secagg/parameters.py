@@ -136,7 +136,8 @@ class Minima:
         cohort: Least nodes of a round.
         neighbours: Least k.
         threshold: Least t.
-        group: Least nodes of a group, where each group of a round has a sum of its own.
+        group: Least nodes of a group, where each has a sum of its own: as drawn, and whenever a sum
+            begins.
     """
 
     cohort: int = 1
@@ -165,13 +166,12 @@ class Minima:
 
         Args:
             parameters: Of the sum.
-            group: Whether it is a group's; then the site was asked when the groups were drawn.
+            group: Whether it is a group's; who is left out of it does not hide anybody.
 
         Raises:
             PolicyRefusal: It is not; says which.
         """
-        if not group:
-            self.check_cohort(parameters.nodes)
+        (self.check_group if group else self.check_cohort)(parameters.nodes)
         for asked, got, what, key in (
             (self.neighbours, parameters.neighbours, "neighbours", "min_neighbours"),
             (self.threshold, parameters.threshold, "shares that open a secret", "min_threshold"),

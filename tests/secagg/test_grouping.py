@@ -228,6 +228,17 @@ def test_a_site_may_ask_for_more() -> None:
         step(node(1, Minima(group=6)), after[1], drawing)
 
 
+def test_a_group_of_which_some_are_left_out_is_still_as_large_as_the_site_asks() -> None:
+    group = roster_of(range(1, 6))
+    setting = replace(make_setting(), group=group)
+    begun = {i: protocol.begin(Node(i, signer(i), os.urandom), setting) for i in group}
+    four = Roster(tuple(offer for i, (_, offer) in begun.items() if i != 5))
+    strict = Node(1, signer(1), os.urandom, minima=Minima(group=5))
+    with pytest.raises(PolicyRefusal, match=r"4 nodes in a group, less than .*min_group = 5"):
+        protocol.step(strict, begun[1][0], four)
+    protocol.step(replace(strict, minima=Minima(group=4)), begun[1][0], four)
+
+
 def test_malicious_mode_needs_a_roster() -> None:
     with pytest.raises(ConfigError, match="none is pinned"):
         enter(replace(node(1), trusted=None), SPLIT)
