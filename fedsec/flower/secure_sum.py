@@ -24,10 +24,10 @@ from fedsec.flower.messages import Metrics, read_heading
 from fedsec.flower.replies import frozen
 from fedsec.flower.secure_messages import Stage, read_reply, request, with_stage
 from fedsec.flower.secure_session import make_setting
-from fedsec.flower.sums import SumForm, Summed, sum_form
+from fedsec.flower.sums import SumForm, Summed, row_of, sum_form
 from fedsec.flower.talk import Talk
 from fedsec.plan import FederationPlan
-from fedsec.plan.privacy import answers_needed, population
+from fedsec.plan.privacy import answers_needed
 from fedsec.plan.visibility import group_size
 from fedsec.secagg import coordinator, stages
 from fedsec.secagg.coordinator import Ask, Close, Opened, Received
@@ -139,12 +139,13 @@ class SecureSum:
                 why = dict.fromkeys(each.nodes, f"its group has no sum: {missed}")
                 talk.failed = {**why, **talk.failed}
                 continue
-            row, weight = self._row(summed, survivors, len(each.nodes))
+            many = len(survivors)
+            row, weight = row_of(self._plan, summed, answered=many, nodes=len(each.nodes))
             rows.append(row)
             weights.append(weight)
             groups.append(survivors)
             if summed.figures:
-                told.append(Metrics(summed.total or len(survivors), summed.figures))
+                told.append(Metrics(summed.total or many, summed.figures))
         alive = {node for group in groups for node in group}
         return Collected(
             rows=np.array(rows, np.float32).reshape(len(rows), self._size),
@@ -155,17 +156,6 @@ class SecureSum:
             rejected=frozen(talk.rejected),
             asked=sum(len(each.nodes) for each in sums),
         )
-
-    def _row(self, summed: Summed, survivors: Sequence[int], nodes: int) -> tuple[Vector, float]:
-        """Returns a sum's row, and how much it counts.
-
-        Where the nodes have noised the sum, what it is divided by must not tell who answered.
-        """
-        privacy = self._plan.privacy
-        if privacy is None or privacy.model != "distributed":
-            return summed.mean, summed.weight
-        public = population(self._plan) if self._groups is None else nodes
-        return summed.mean * np.float32(len(survivors) / public), float(public)
 
 
 def _carry_out(talk: Talk, sums: Sequence[_Sum], first: RecordDict, needed: int) -> int | None:

@@ -185,6 +185,26 @@ def sum_form(plan: FederationPlan, size: int, heading: Heading) -> SumForm:
     )
 
 
+def row_of(
+    plan: FederationPlan, summed: Summed, *, answered: int, nodes: int
+) -> tuple[Vector, float]:
+    """Returns the row (d,) that a sum makes, and how much it counts.
+
+    Where the nodes have noised the sum, what it is divided by must not tell who answered.
+
+    Args:
+        plan: With secure aggregation.
+        summed: What the sum says.
+        answered: Nodes whose vectors are in it.
+        nodes: Nodes of its group as it was drawn.
+    """
+    privacy = plan.privacy
+    if privacy is None or privacy.model != "distributed":
+        return summed.mean, summed.weight
+    public = population(plan) if group_size(plan) is None else nodes
+    return summed.mean * np.float32(answered / public), float(public)
+
+
 def _short_of(clip: float, encoding: FixedPoint) -> float:
     """Returns to what to clip so that an update is no longer than `clip` after rounding.
 

@@ -20,7 +20,8 @@ from fedsec.encoding import Rotated, Words, word_type
 from fedsec.flower.collection import Attempt, Collected, Post
 from fedsec.flower.collection import Collection as Collecting
 from fedsec.flower.messages import Heading, Metrics, read_heading
-from fedsec.flower.sums import SumForm
+from fedsec.flower.replies import frozen
+from fedsec.flower.sums import SumForm, Summed
 from fedsec.privacy.keystream import KEY_BYTES, Keystream
 from fedsec.vectors import Vector, norm
 from fedsec_sim.chance import CODE, generator
@@ -34,6 +35,16 @@ Groups: TypeAlias = Callable[[Sequence[int]], Sequence[Sequence[int]]]
 
 honest = SumForm.encode
 """What a node does that keeps to the plan; a hostile one may have changed its software."""
+
+
+RowOf: TypeAlias = Callable[[Summed, int, int], tuple[Vector, float]]
+"""From a sum, who answered and who was to be in it, as numbers, to a row and how much it counts."""
+
+
+def mean_of_answers(summed: Summed, answered: int, nodes: int) -> tuple[Vector, float]:
+    """Returns the mean over who answered, whoever was to be in the sum."""
+    del answered, nodes
+    return summed.mean, summed.weight
 
 
 def together(cohort: Sequence[int]) -> Sequence[Sequence[int]]:
@@ -50,6 +61,8 @@ class SecretSums:
         seed: Of the chance in rounding and noise.
         groups: Who is added up with whom.
         hostile: Ids of nodes that keep to no clip.
+        row: What a sum makes.
+        least: Nodes without which a sum is not opened.
     """
 
     def __init__(
@@ -60,12 +73,16 @@ class SecretSums:
         *,
         groups: Groups = together,
         hostile: Collection[int] = frozenset(),
+        row: RowOf = mean_of_answers,
+        least: int = 1,
     ) -> None:
         self._inner = inner
         self._form_of = form_of
         self._seed = seed
         self._groups = groups
         self._hostile = hostile
+        self._row = row
+        self._least = least
 
     def __call__(self, post: Post, attempt: Attempt) -> Collected:
         """See `Collection`."""
@@ -80,26 +97,31 @@ class SecretSums:
         groups: list[tuple[int, ...]] = []
         weights: list[float] = []
         told: list[Metrics] = []
+        failed = dict(found.failed)
         for group in self._groups(attempt.cohort):
             present = tuple(node for node in group if node in places)
-            if not present:
+            if len(present) < self._least:
+                few = f"{len(present)} survivors, at least {self._least} are needed"
+                failed |= dict.fromkeys(present, f"its group has no sum: {few}")
                 continue
             if len(group) not in forms:
                 forms[len(group)] = self._form_of(len(group), heading)
             form = forms[len(group)]
             total = self._sum(form, key, found, [places[node] for node in present])
             summed = form.decode(total, len(present))
-            rows.append(summed.mean)
+            row, weight = self._row(summed, len(present), len(group))
+            rows.append(row)
             groups.append(present)
-            weights.append(summed.weight)
+            weights.append(weight)
             if summed.figures:
                 told.append(Metrics(summed.total or len(present), summed.figures))
         return replace(
             found,
-            rows=np.stack(rows),
+            rows=np.stack(rows) if rows else found.rows[:0],
             groups=tuple(groups),
             weights=np.array(weights),
             metrics=tuple(told),
+            failed=frozen(failed),
         )
 
     def _sum(self, form: SumForm, key: bytes, found: Collected, places: Sequence[int]) -> Words:

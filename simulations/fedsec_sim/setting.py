@@ -1,6 +1,7 @@
 """A simulation made ready, and its rounds: the coordinator's own loop on simulated nodes."""
 
 from collections.abc import Callable
+from collections.abc import Collection as Ids
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,11 +19,11 @@ from fedsec.flower.messages import EXAMPLES, TRAIN_LOSS
 from fedsec.flower.reporting import Json
 from fedsec.flower.rounds import Rounds
 from fedsec.flower.strategy import ServerState
-from fedsec.flower.sums import sum_form
+from fedsec.flower.sums import row_of, sum_form
 from fedsec.flower.table import ALGORITHMS, longest, weighting
 from fedsec.plan import FederationPlan
 from fedsec.plan.figures import figures_of
-from fedsec.plan.visibility import group_size
+from fedsec.plan.visibility import fewest_in_a_sum, group_size
 from fedsec.secagg.groups import draw_groups
 from fedsec.secagg.shuffle import SEED_BYTES
 from fedsec.tasks.arrays import get_arrays
@@ -182,12 +183,28 @@ def _collection(setting: Setting, chosen: Chosen, attend: Attendance) -> Collect
         return setting.collect(rows)
     if plan.secure_aggregation is None:
         return rows
+    return sums_of(plan, rows, layout.size, lab.senders(plan, bench.population))
+
+
+def sums_of(
+    plan: FederationPlan, rows: Collection, size: int, hostile: Ids[int] = frozenset()
+) -> SecretSums:
+    """Returns the sums that a coordinator sees under a plan with secure aggregation.
+
+    Args:
+        plan: Says who is added up with whom, and how.
+        rows: Collects the nodes' updates.
+        size: d, entries of an update.
+        hostile: Ids of nodes that keep to no clip.
+    """
     return SecretSums(
         rows,
-        lambda _nodes, heading: sum_form(plan, layout.size, heading),
+        lambda _nodes, heading: sum_form(plan, size, heading),
         plan.learning[1].seed,
         groups=groups_of(plan),
-        hostile=lab.senders(plan, bench.population),
+        hostile=hostile,
+        row=lambda summed, answered, nodes: row_of(plan, summed, answered=answered, nodes=nodes),
+        least=1 if group_size(plan) is None else fewest_in_a_sum(plan),
     )
 
 

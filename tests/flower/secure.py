@@ -1,15 +1,19 @@
 """Guarded nodes in this process, for secure sums."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable
 
 from fedsec.flower.mod import guard
+from fedsec.flower.node_privacy import NodePrivacy
 from fedsec.flower.secure_node import Identity
 from fedsec.plan import FederationPlan
+from fedsec.secagg.node import ANY
+from fedsec.secagg.parameters import Minima
 from tests.flower.fakes import FakeGrid, answering, plan
 
 FIRST = 100
@@ -37,8 +41,11 @@ def guarded(
     node: int,
     app: ClientAppCallable,
     trusted: Mapping[int, bytes] | None = None,
+    *,
+    minima: Minima = ANY,
+    private: NodePrivacy | None = None,
 ) -> ClientAppCallable:
-    mod = guard(agreed, lambda _plan: None, Identity(signer(node), trusted))
+    mod = guard(agreed, lambda _plan: None, Identity(signer(node), trusted, minima), private)
 
     def answer(message: Message, context: Context) -> Message:
         return mod(message, context, app)
@@ -49,13 +56,27 @@ def guarded(
 class SecureGrid(FakeGrid):
     """Nodes from 100 on, each behind its guard; keeps every answer that comes back."""
 
-    def __init__(self, agreed: FederationPlan, updates: Sequence[Sequence[float]]) -> None:
+    def __init__(
+        self,
+        agreed: FederationPlan,
+        updates: Sequence[Sequence[float]],
+        *,
+        minima: Mapping[int, Minima] = MappingProxyType({}),
+        private: Callable[[int], NodePrivacy | None] = lambda _node: None,
+    ) -> None:
         self.trusted = roster(len(updates))
         malicious = 'mode":"malicious' in agreed.canonical_json()
         known = self.trusted if malicious else None
         apps = [
-            guarded(agreed, FIRST + place, answering(update, examples=place + 1), known)
-            for place, update in enumerate(updates)
+            guarded(
+                agreed,
+                node,
+                answering(update, examples=node - FIRST + 1),
+                known,
+                minima=minima.get(node, ANY),
+                private=private(node),
+            )
+            for node, update in enumerate(updates, FIRST)
         ]
         super().__init__(apps)
         self.came: list[Message] = []
