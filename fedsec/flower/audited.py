@@ -6,6 +6,7 @@ one with a planted defect, takes it in their place.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Protocol
 
 import numpy as np
@@ -29,6 +30,7 @@ from fedsec.plan.visibility import fewest_in_a_sum, group_size
 from fedsec.privacy.clipping import clip_factors
 from fedsec.privacy.events import Gaussian, Price
 from fedsec.privacy.keystream import Keystream
+from fedsec.secagg.groups import group_sizes
 from fedsec.tasks.private_training import PrivateTraining
 from fedsec.tasks.task import Examples, NodeData, Options
 from fedsec.tasks.training import LocalTraining
@@ -167,8 +169,11 @@ class CentralMechanism(Planned):
 
     @property
     def survivors(self) -> tuple[int, ...]:
-        """See `Mechanism`: few, half and all of the nodes answer."""
-        return tuple(sorted({max(1, self.units // 4), max(1, self.units // 2), self.units}))
+        """See `Mechanism`: few, half and all of the nodes answer; few make one sum, if any."""
+        few = max(1, self.units // 4)
+        if group_size(self.plan) is not None:
+            few = fewest_in_a_sum(self.plan)
+        return tuple(sorted({few, max(few, self.units // 2), self.units}))
 
     def release(self, rows: Matrix, source: Keystream) -> Vector:
         """See `Mechanism`."""
@@ -336,10 +341,14 @@ class _Inputs:
 def _means_of_groups(
     plan: FederationPlan, rows: Matrix
 ) -> tuple[Matrix, tuple[tuple[int, ...], ...]]:
-    """Returns the mean of each group of nodes, which clip for themselves, and who is in which."""
-    size, least = group_size(plan) or 1, fewest_in_a_sum(plan)
+    """Returns the mean of each group of nodes, which clip for themselves, and who is in which.
+
+    Groups are those of all nodes; of them the first `len(rows)` answer, group by group.
+    """
+    least = fewest_in_a_sum(plan)
+    ends = list(accumulate(group_sizes(population(plan), group_size(plan) or 1)))
     clipped = rows * clip_factors(row_norms(rows), _privacy(plan).clip)[:, np.newaxis]
-    split = [tuple(range(at, min(at + size, len(rows)))) for at in range(0, len(rows), size)]
+    split = [tuple(range(at, min(end, len(rows)))) for at, end in pairwise([0, *ends])]
     groups = tuple(group for group in split if len(group) >= least)
     means = np.array([clipped[list(group)].mean(axis=0) for group in groups], np.float32)
     return means.reshape(len(groups), rows.shape[1]), groups

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from fedsec.errors import ConfigError
+from fedsec.flower import sums
 from fedsec.flower.audited import (
     CentralMechanism,
+    DistributedMechanism,
     ExampleMechanism,
     Mechanism,
     mechanism_of,
@@ -18,9 +20,11 @@ from fedsec.flower.auditing import Planting, measure
 from fedsec.flower.collection import Attempt, Collected
 from fedsec.flower.private import Central, Doubles
 from fedsec.flower.records import NodeRecord
+from fedsec.flower.strategy import Matrix
 from fedsec.plan import FederationPlan
 from fedsec.privacy.gaussian import GaussianMechanism
 from fedsec.privacy.keystream import Keystream
+from fedsec.secagg.groups import group_sizes
 from fedsec.tasks.private_training import GridOptimizer, PrivateTraining
 from fedsec.vectors import Arrays, Vector
 
@@ -97,6 +101,27 @@ def test_honest_sums_of_noise_shares_pass() -> None:
     assert planting(mechanism)().passed
 
 
+GROUPS = """
+[secure_aggregation]
+mode = "semi-honest"
+group_size = 5
+corrupt_per_group = 1
+"""
+
+
+def grouped(model: str, more: str = "") -> FederationPlan:
+    """Twelve nodes in two groups of six; each bears a dropout and a corrupt node."""
+    text = PLAN.replace("[task]", 'visibility = "groups"\n[task]', 1)
+    return FederationPlan.parse(text + PRIVACY.format(model) + more + GROUPS)
+
+
+@pytest.mark.parametrize("model", ["central", "distributed"])
+def test_honest_sums_of_groups_pass(model: str) -> None:
+    mechanism = mechanism_of(grouped(model, "dropouts = 1\n" if model == "distributed" else ""))
+    assert noise_passes(mechanism)
+    assert planting(mechanism)().passed
+
+
 # --- planted defects -------------------------------------------------------------------------------
 
 
@@ -139,11 +164,13 @@ class NoiseOfTheMeanUnderARule(Central):
         return GaussianMechanism(clip / NODES, super().mechanism(clip).noise_multiplier)
 
 
-def broken(kind: type[Central], more: str = "") -> CentralMechanism:
+def broken(
+    kind: type[Central], more: str = "", agreed: FederationPlan | None = None
+) -> CentralMechanism:
     def combine(of: FederationPlan, source: Keystream) -> Central:
         return kind(of, lambda _r, _a, make: make(), source, partial(np.random.default_rng, 0))
 
-    return CentralMechanism(plan(more=more), combine)
+    return CentralMechanism(agreed or plan(more=more), combine)
 
 
 @pytest.mark.parametrize(
@@ -202,6 +229,48 @@ def test_an_optimiser_that_forgets_its_noise_is_caught(monkeypatch: pytest.Monke
 def test_a_plan_without_privacy_has_nothing_to_audit() -> None:
     with pytest.raises(ConfigError, match="nothing to audit"):
         mechanism_of(FederationPlan.parse(PLAN))
+
+
+class ShareLeftOut(DistributedMechanism):
+    """One node of the group sends its update without its share of the noise."""
+
+    def release(self, rows: Matrix, source: Keystream) -> Vector:
+        return super().release(rows[1:], source) + rows[0] / np.float32(self.units)
+
+
+def test_a_noise_share_that_one_node_of_a_group_leaves_out_is_caught() -> None:
+    """At the fewest honest shares; where all answer there is one to spare, and it is that one."""
+    mechanism = ShareLeftOut(grouped("distributed", "dropouts = 1\n"))
+    found = measure(mechanism, clip=CLIP, size=SIZE, rng=np.random.default_rng(1))
+    assert [(each.survivors, each.passed) for each in found] == [(3, False), (5, True)]
+
+
+def test_shares_for_one_sum_of_all_are_too_small_for_a_group(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sums, "honest", lambda _plan: NODES - 2)
+    mechanism = mechanism_of(grouped("distributed", "dropouts = 1\n"))
+    found = measure(mechanism, clip=CLIP, size=SIZE, rng=np.random.default_rng(1))
+    assert [each.passed for each in found] == [False, False]
+
+
+class MeansOfWholeGroups(Central):
+    """Takes each mean to be of all nodes of its group."""
+
+    def _combine(
+        self, attempt: Attempt, collected: Collected, memory: Arrays, clip: float
+    ) -> Combined:
+        return collected.rows.astype(np.float64).sum(0) / len(group_sizes(NODES, 5)), ()
+
+
+def test_a_mean_of_few_that_counts_as_one_of_a_whole_group_is_caught() -> None:
+    found = measure(
+        broken(MeansOfWholeGroups, agreed=grouped("central")),
+        clip=CLIP,
+        size=SIZE,
+        rng=np.random.default_rng(1),
+    )
+    assert [(each.survivors, each.passed) for each in found] == [(4, False), (6, True), (12, True)]
 
 
 @pytest.mark.slow
