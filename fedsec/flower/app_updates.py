@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fedsec.errors import ConfigError
 from fedsec.flower.arrays import unpack
 from fedsec.flower.messages import EXAMPLES, Metrics, read_update
-from fedsec.vectors import Layout, Vector, is_finite
+from fedsec.vectors import Arrays, Layout, Vector, is_finite
 
 
 def read_own_update(_asked: RecordDict, answer: RecordDict) -> tuple[Vector, Metrics]:
@@ -27,15 +27,7 @@ def read_difference(asked: RecordDict, answer: RecordDict) -> tuple[Vector, Metr
         ConfigError: It did not answer with one model of the form that it was sent, or without a
             number of examples.
     """
-    sent, trained = model_of(asked, "asked"), model_of(answer, "answered")
-    layout = Layout.of(sent)
-    for name in sent.keys() & trained.keys():  # FedAdam and others make float64 of float32
-        if sent[name].dtype.kind == trained[name].dtype.kind == "f":
-            trained[name] = trained[name].astype(sent[name].dtype, copy=False)
-    update = layout.flatten(trained)
-    update -= layout.flatten(sent)
-    if not is_finite(update):
-        raise ConfigError("the app's update has entries that are NaN or infinite")
+    update = difference(model_of(asked, "asked"), answer)
     figures: dict[str, float] = {}
     for record in answer.metric_records.values():
         figures |= {name: float(v) for name, v in record.items() if isinstance(v, (int, float))}
@@ -43,6 +35,23 @@ def read_difference(asked: RecordDict, answer: RecordDict) -> tuple[Vector, Metr
     if not examples >= 1:
         raise ConfigError(f"the app must answer with a metric {EXAMPLES!r} >= 1, got {examples}")
     return update, Metrics(int(examples), figures)
+
+
+def difference(sent: Arrays, answer: RecordDict) -> Vector:
+    """Returns what the model in `answer` changes about the one that was `sent`, (d,).
+
+    Raises:
+        ConfigError: The answer does not hold one model of that form, or one that is not finite.
+    """
+    trained, layout = model_of(answer, "answered"), Layout.of(sent)
+    for name in sent.keys() & trained.keys():  # FedAdam and others make float64 of float32
+        if sent[name].dtype.kind == trained[name].dtype.kind == "f":
+            trained[name] = trained[name].astype(sent[name].dtype, copy=False)
+    update = layout.flatten(trained)
+    update -= layout.flatten(sent)
+    if not is_finite(update):
+        raise ConfigError("the app's update has entries that are NaN or infinite")
+    return update
 
 
 def model_of(content: RecordDict, what: str) -> dict[str, NDArray[Any]]:
@@ -58,7 +67,7 @@ def model_of(content: RecordDict, what: str) -> dict[str, NDArray[Any]]:
     records = list(content.array_records.values())
     if len(records) != 1:
         raise ConfigError(
-            f"under secure aggregation an app is {what} with one record of arrays, the model; "
+            f"a protected app is {what} with one record of arrays, the model; "
             f"there are {len(records)}"
         )
     try:
