@@ -38,6 +38,7 @@ wait_s = 60
 [round]
 deadline_s = {deadline}
 reconnect_s = {reconnect}
+attempts = {attempts}
 evaluate_every = 0
 [model]
 save_every = 1
@@ -52,9 +53,16 @@ def plan(
     size: int = SMALL,
     deadline: float = 100,
     reconnect: float = 0.5,
+    attempts: int = 3,
 ) -> str:
     return _PLAN.format(
-        rounds=rounds, nodes=nodes, quorum=quorum, size=size, deadline=deadline, reconnect=reconnect
+        rounds=rounds,
+        nodes=nodes,
+        quorum=quorum,
+        size=size,
+        deadline=deadline,
+        reconnect=reconnect,
+        attempts=attempts,
     )
 
 

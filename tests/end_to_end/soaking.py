@@ -41,6 +41,7 @@ NODES, REAL, AT_FIRST = 30, 3, 12
 LEAST_UP = 8  # light nodes that are there at any time, so that quorum is a matter of the others
 QUORUM = 6
 DEADLINE_S = 3.0
+ATTEMPTS = 100  # a busy machine misses the deadline with many nodes at once
 MOST_LEFT = 6  # that leave for good
 
 
@@ -205,7 +206,7 @@ class Soak:
                 if entry[1].is_running:
                     entry[1].cont()
 
-    def churn(self, seconds: float) -> None:
+    def churn(self, seconds: float, look: Callable[[], object]) -> None:
         blows = [self.join, self.crash, self.come_back, self.misbehave, self.behave]
         rare = [self.leave, self.kill_a_program, self.kill_a_worker, self.freeze]
         weights = [3, 3, 3, 4, 2, 1, 1, 1, 1, 2]
@@ -216,6 +217,8 @@ class Soak:
             self.blows[blow.__name__] += 1
             self.thaw()
             self.federation.coordinator.check()
+            if self.blows.total() % 20 == 0:
+                look()
             time.sleep(self.rng.uniform(0.02, 0.3))
         while len(self.partitions) < NODES:  # whom the draw has left out
             self.join()
@@ -244,13 +247,19 @@ def soak(directory: Path, *, seconds: float, seed: int) -> str:
         try:
             here.begin()
             run_id = federation.submit(
-                pulls.plan(rounds=100_000, nodes=QUORUM, quorum=QUORUM, deadline=DEADLINE_S)
+                pulls.plan(
+                    rounds=100_000,
+                    nodes=QUORUM,
+                    quorum=QUORUM,
+                    deadline=DEADLINE_S,
+                    attempts=ATTEMPTS,
+                )
             )
             first = [federation.coordinator, *here.programs()]
             wait_until(
                 lambda: federation.show_run(run_id).run.round, 120, "round 1", first, step=0.2
             )
-            here.churn(seconds)
+            here.churn(seconds, lambda: running(federation, run_id))
             here.note_families()
             here.behave()
             done = running(federation, run_id).round
