@@ -95,12 +95,13 @@ def _about_groups(plan: FederationPlan) -> str:
     most, chance = corrupt_per_group(plan), crowded(plan)
     section = plan.secure_aggregation
     share = section.corrupt if section is not None else 0.0
+    nodes = "corrupt node" if most == 1 else "corrupt nodes"
     if conditional(plan):
         return (
-            f"conditional on at most {most} corrupt nodes in every group: random groups break "
+            f"conditional on at most {most} {nodes} in every group: random groups break "
             f"that with a probability of up to {chance:.2g}, if {share:g} of all nodes are corrupt"
         )
     return (
-        f"no group has more than {most} corrupt nodes, if {share:g} of all nodes are, but with a "
+        f"no group has more than {most} {nodes}, if {share:g} of all nodes are, but with a "
         f"probability of at most {chance:.2g}, which is part of delta"
     )

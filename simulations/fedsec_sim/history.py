@@ -109,7 +109,8 @@ def read_history(path: Path) -> History:
             raise ConfigError(f"{path} is larger than {MAX_BYTES} bytes")
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{path} cannot be read: {reason}") from error
     about = _parsed(lines[0]) if lines else None
     if about is None or about.get(KEY) != SCHEMA:
         raise ConfigError(f"{path} is no simulation: its first line has no {KEY!r}: {SCHEMA}")

@@ -186,7 +186,7 @@ def test_a_guarantee_that_rests_on_luck_says_so(
     assert crowded(plan) == chance
     assert conditional(plan) is held
     trust = terms(plan).guarantee.trust
-    assert (f"conditional on at most {most} corrupt nodes in every group" in trust) is held
+    assert (f"conditional on at most {most} corrupt node" in trust) is held
     assert ("which is part of delta" in trust) is not held
     alone = terms(parse(NOISED)).price.delta
     charged = 0.0 if held else chance / terms(plan).releases
