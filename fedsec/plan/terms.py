@@ -31,9 +31,9 @@ def terms(plan: FederationPlan) -> Terms:
         raise ConfigError(f"the plan states no price of its own: {model}")
     guarantee, priced = _guarantee(plan, privacy), price(privacy, privacy.noise_multiplier)
     if privacy.model == "distributed":
-        releases = rounds * plan.round.attempts
+        releases = _most_sums(plan)
         if not conditional(plan):
-            priced = replace(priced, delta=priced.delta + crowded(plan) / releases)
+            priced = replace(priced, delta=priced.delta + crowded(plan))
         return Terms(guarantee, priced, releases, per_attempt=True)
     return Terms(guarantee, priced, rounds)
 
@@ -42,9 +42,15 @@ def conditional(plan: FederationPlan) -> bool:
     """Returns whether the guarantee holds only if groups happen to have few corrupt nodes each.
 
     Where that is likely enough, the probability that it is not so is charged as delta instead.
+    Every release pays it in full, as if the groups were drawn anew each time: then a run that ends
+    early has paid for what its one draw risked.
     """
     privacy = plan.privacy
-    return privacy is not None and crowded(plan) > CHARGED * privacy.delta
+    return privacy is not None and _most_sums(plan) * crowded(plan) > CHARGED * privacy.delta
+
+
+def _most_sums(plan: FederationPlan) -> int:
+    return plan.learning[1].rounds * plan.round.attempts
 
 
 def price(privacy: Privacy, multiplier: float) -> Price:
