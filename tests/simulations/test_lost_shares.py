@@ -31,7 +31,7 @@ from fedsec_sim.setting import sums_of
 from tests.flower.fakes import Waiting
 from tests.flower.secure import FIRST, SecureGrid, roster
 
-N, GROUP, SIZE, CLIP, MULTIPLIER = 15, 5, 2048, 1.0, 2.0
+N, GROUP, SIZE, CLIP, MULTIPLIER = 15, 5, 8192, 1.0, 2.0
 NODES = tuple(range(FIRST, FIRST + N))
 DRAWN = np.random.default_rng(4).normal(size=(N, SIZE)).astype(np.float32)
 UPDATES = DRAWN * np.float32(0.5) / np.linalg.norm(DRAWN, axis=1, keepdims=True)
@@ -150,9 +150,9 @@ def noise_of(row: NDArray[np.float32], survivors: Sequence[int]) -> NDArray[np.f
 
 
 def fits(noise: NDArray[np.float64], std: float) -> bool:
-    """Whether normal noise of this deviation is so large; a good one fails once in 50,000."""
+    """Whether normal noise of this deviation is so large; a good one fails once in 5,000,000."""
     tail = scipy.stats.chi2.cdf(float((noise**2).sum()) / std**2, SIZE)
-    return bool(1e-5 < tail < 1 - 1e-5)
+    return bool(1e-7 < tail < 1 - 1e-7)
 
 
 @pytest.mark.parametrize("kind", [deployed, simulated])
