@@ -109,12 +109,18 @@ def _recover(evidence: Evidence) -> tuple[dict[int, int], dict[int, int], dict[i
     alive, blamed = set(evidence.survivors), dict[int, str]()
     index = evidence.members.indices
     seeds, keys = {}, {}
+    lost: _LostError | None = None
     for owner, given in by_owner.items():
         search = _Search(evidence, index, owner, given, blamed)
-        if owner in alive:
-            seeds[owner] = search.find(Kind.SEED, seed_fits)
-        else:
-            keys[owner] = search.find(Kind.KEY, key_fits)
+        try:
+            if owner in alive:
+                seeds[owner] = search.find(Kind.SEED, seed_fits)
+            else:
+                keys[owner] = search.find(Kind.KEY, key_fits)
+        except _LostError as error:  # goes on: whoever else lied is to be named too
+            lost = lost or error
+    if lost is not None:
+        raise lost
     return seeds, keys, blamed
 
 

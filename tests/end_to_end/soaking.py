@@ -101,7 +101,7 @@ class Soak:
     partitions: dict[str, int] = field(default_factory=dict)
     left: set[str] = field(default_factory=set)
     blows: Counter[str] = field(default_factory=Counter)
-    cut_off: int = 0  # light nodes that were to be cut off in an upload
+    cut_off: int = 0  # nodes that went, or were to go, perhaps in the middle of an upload
     seen: set[int] = field(default_factory=set)  # process ids
     frozen: list[tuple[float, Process]] = field(default_factory=list)
 
@@ -141,6 +141,7 @@ class Soak:
     def crash(self) -> None:
         if len(self.up) > LEAST_UP:
             self.rng.choice(self.up).stop()
+            self.cut_off += 1
 
     def come_back(self) -> None:
         if self.down:
@@ -154,6 +155,7 @@ class Soak:
             self.federation.admin.ask("RevokeNode", request, pb.RevokeNodeReply)
             self.left.add(gone.name)
             gone.stop()
+            self.cut_off += 1
 
     def misbehave(self) -> None:
         each = self.rng.choice(self.up)
@@ -179,6 +181,7 @@ class Soak:
         if process.is_running:
             self.note_families()
             process.kill()
+            self.cut_off += 1
 
     def kill_a_worker(self) -> None:
         process = self.rng.choice(self.programs())
@@ -225,6 +228,7 @@ class Soak:
         self.thaw(all_of_them=True)
 
     def end(self) -> None:
+        self.cut_off += len(self.up)
         for each in self.light:
             each.stop()
         self.thaw(all_of_them=True)

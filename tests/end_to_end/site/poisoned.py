@@ -32,11 +32,11 @@ class Liar:
     calls: int = 0
     tell: Callable[..., RecordDict] = field(default=client_app.train_reply)
 
-    def __call__(self, update: Vector, *, examples: int, loss: float) -> RecordDict:
+    def __call__(self, update: Vector, **figures: object) -> RecordDict:
         self.calls += 1
         if self.calls >= int((self.den / "attack").read_text()):
             update = self.poisoned(update)
-        return self.tell(update, examples=examples, loss=loss)
+        return self.tell(update, **figures)
 
     def poisoned(self, update: Vector) -> Vector:
         known = self.pooled(update)
