@@ -206,8 +206,8 @@ def _body(content: RecordDict, stage: Stage, peer: str) -> bytes:
 
 
 def _words(content: RecordDict, peer: str, like: Words) -> Words:
-    arrays = content.array_records.get(MASKED)
-    if arrays is None or set(arrays) != {VECTOR}:
+    arrays = content.get(MASKED)  # not by the view array_records, which would hold the array too
+    if not isinstance(arrays, ArrayRecord) or set(arrays) != {VECTOR}:
         raise ProtocolError(peer, "bad-vector", f"want one array, {VECTOR!r}")
     array = arrays[VECTOR]
     if array.dtype != like.dtype.name or tuple(array.shape) != like.shape:

@@ -181,8 +181,11 @@ def _carry_out(talk: Talk, sums: Sequence[_Sum], first: RecordDict, needed: int)
             run = at.get(node)
             if run is None:
                 raise ProtocolError(str(node), "not-asked", "it was asked for nothing here")
-            message = read_reply(stage, content, str(node), run.like)
-            run.state, _ = coordinator.step(run.state, Received(node, message))
+            try:
+                message = read_reply(stage, content, str(node), run.like)
+                run.state, _ = coordinator.step(run.state, Received(node, message))
+            finally:
+                content.clear()  # Flower's records refer to themselves, and would outlive the sum
 
         talk.ask(stage, contents, take)
         for each in running:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from types import MappingProxyType
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -85,7 +86,7 @@ class SecureGrid(FakeGrid):
     def pull_messages(self, message_ids: object) -> list[Message]:
         replies = list(super().pull_messages(message_ids))  # type: ignore[arg-type]
         replies = [each for each in replies if not self._is_lost(each)]
-        self.came += replies
+        self.came += deepcopy(replies)  # as they came: a sum empties what it has read
         return replies
 
     def _is_lost(self, reply: Message) -> bool:

@@ -1,6 +1,7 @@
 """Secure sums in plain Flower apps: strategy around the app's own, mod in the app's list."""
 
 from collections.abc import Callable
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -55,7 +56,7 @@ class Fleet(LocalGrid):
 
     def pull_messages(self, message_ids: object) -> list[Message]:
         replies = list(super().pull_messages(message_ids))  # type: ignore[arg-type]
-        self.came += replies
+        self.came += deepcopy(replies)  # as they came: a sum empties what it has read
         return replies
 
 
