@@ -14,10 +14,8 @@ for everybody; epsilon and delta are those of the whole training.
     example      DP-SGD on each node, all of its examples in each step; hides examples, not nodes;
                  beside the same training without noise
 
-A ratio is of accuracies; a line for each case says how many standard errors the difference is.
-
-    python benchmarks/privacy_utility.py [--quick] [--only NAME] [--json FILE] [--plot FILE]
-                                         [--resume FILE]
+Ratios are of accuracies; each case says how many standard errors the difference is.
+    python benchmarks/privacy_utility.py [--quick] [--only NAME] [--plot FILE] [--resume FILE]
 """
 
 import json
