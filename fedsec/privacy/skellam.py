@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsec.errors import ConfigError
-from fedsec.privacy.inversion import BITS, Inversion
+from fedsec.privacy.inversion import BITS, Inversion, draw
 from fedsec.privacy.keystream import Keystream
 
 Integers = NDArray[np.int64]
@@ -54,7 +54,7 @@ class Skellam:
 
     def sample(self, size: int, source: Keystream) -> Integers:
         """Returns `size` independent draws (size,), int64."""
-        return _table(self.variance).sample(size, source).astype(np.int64)
+        return draw([(1, _table(self.variance))], size, source)
 
 
 @lru_cache(maxsize=4)

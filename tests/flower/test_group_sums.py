@@ -1,6 +1,6 @@
 """Sums of groups through the round: rows of groups, rules over them, lost groups, fixed groups."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -13,9 +13,11 @@ from fedsec.flower.reporting import NODES, ROUND
 from fedsec.flower.rounds import Rounds
 from fedsec.flower.secure_messages import Stage, read_stage, request
 from fedsec.flower.strategy import FedAvg, ServerState
+from fedsec.flower.table import combination
 from fedsec.plan import FederationPlan
 from tests.flower.fakes import Waiting
 from tests.flower.secure import FIRST, SecureGrid
+from tests.robust.oracles import fltrust
 
 N, SIZE = 15, 3
 UPDATES = np.random.default_rng(5).normal(size=(N, SIZE)).round(2).tolist()
@@ -99,6 +101,31 @@ def test_one_hostile_node_spoils_one_row_and_no_rule() -> None:
     assert len(clean) == 2
     assert (clean.min(0) - 1e-5 <= moved).all()
     assert (moved <= clean.max(0) + 1e-5).all()
+
+
+def beside_root(rows: np.ndarray, root: np.ndarray) -> np.ndarray:
+    """MoNNA: the mean of the root update and of all rows but the one that is farthest from it."""
+    near = sorted(rows, key=lambda row: float(np.sum((row - root) ** 2)))[: len(rows) - 1]
+    return np.mean([root, *near], axis=0)
+
+
+@pytest.mark.parametrize(("rule", "formula"), [("fltrust", fltrust), ("monna", beside_root)])
+def test_a_trusted_update_judges_the_means_of_groups(
+    rule: str, formula: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> None:
+    root = np.array([1.0, 0.5, -1.0], np.float32)
+    updates = (root + 0.2 * np.array(UPDATES)).tolist()
+    updates[4] = [-12.0, -6.0, 12.0]  # turns the mean of its group round
+    section = f'[robust]\nrule = "{rule}"\nbyzantine = 1\nroot = "clean"\n'
+    agreed = plan("malicious", section)
+    grid = SecureGrid(agreed, updates)
+    trusting = combination(agreed, root=lambda _: root)
+    rounds = Rounds(agreed, grid, grid, size=SIZE, combine=trusting, clock=Waiting().clock)
+    moved = rounds(ServerState.begin({"w": np.zeros(SIZE, np.float32)}, FedAvg()), 1).vector
+    rows = means(groups_in(grid), updates)
+    np.testing.assert_allclose(moved, formula(rows, root), atol=1e-5)
+    told = {FIRST + 4 in row["nodes"]: row["weight"] for row in grid.of(NODES)[-1]["nodes"]}
+    assert told[True] == 0.0 < told[False]
 
 
 def test_a_group_below_its_threshold_is_a_missing_row_where_the_plan_bears_it() -> None:

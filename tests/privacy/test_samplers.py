@@ -207,6 +207,22 @@ def test_where_64_bits_are_not_enough_192_decide(sigma: int) -> None:
             assert int(table.sample(1, source)[0]) == wanted - table.reach
 
 
+@pytest.mark.parametrize("sigma", [1, 64, 500])
+def test_where_16_bits_are_not_enough_the_place_among_all_boundaries_decides(sigma: int) -> None:
+    """Whether one boundary begins with these bits, a few do or, at the ends, hundreds."""
+    table = gaussian_table(Fraction(sigma) ** 2)
+    words = np.flatnonzero(table._guide < -(1 << 30))
+    more = np.random.default_rng(sigma).integers(0, 1 << 48, len(words), np.uint64)
+    ends = (1 << 64) - 1
+    more[0], more[-1] = 0, ends >> 16  # of all draws the least and the greatest: both are ties
+    source = Script(words.tolist(), (more << np.uint64(16)).tolist(), [0, 0], [ends, ends])
+    drawn = table.sample(len(words), source)
+    draws = [(int(w) << 176) + (int(m) << 128) for w, m in zip(words, more, strict=True)]
+    draws[-1] = (1 << BITS) - 1
+    assert drawn.tolist() == [table._place(draw) - table.reach for draw in draws]
+    assert drawn[-1] == table.reach
+
+
 @pytest.mark.parametrize("sigma", [1, 30, 400])
 def test_sixteen_bits_decide_only_where_all_that_follow_agree(sigma: int) -> None:
     table = gaussian_table(Fraction(sigma) ** 2)
