@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end import liar
+from tests.end_to_end import lies
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "threat-model.md").read_text(encoding="utf-8")
@@ -22,7 +22,7 @@ def test_a_test_that_is_named_is_there(path: str, name: str) -> None:
 
 def test_every_lie_of_the_coordinator_is_in_the_table() -> None:
     table = TEXT.partition("### What a lying coordinator tries")[2].partition("###")[0]
-    assert {lie.__name__ for lie in liar.LIES} <= set(re.findall(r"`(\w+)`", table))
+    assert {lie.__name__ for lie in lies.LIES} <= set(re.findall(r"`(\w+)`", table))
 
 
 def test_every_trap_has_a_page_that_names_a_test_and_stands_in_the_index() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fedsec_sim.processes import Family, Process, wait_until
-from tests.end_to_end import liar
+from tests.end_to_end import lies
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -118,7 +118,7 @@ def test_what_a_node_knows_it_knows_after_it_was_killed(lie: str, results: dict[
 
 
 def test_every_lie_is_told_here() -> None:
-    assert {lie.__name__ for lie in liar.LIES} == LIES.keys()
+    assert {lie.__name__ for lie in lies.LIES} == LIES.keys()
 
 
 def test_after_all_lies_an_honest_sum_comes_about(results: dict[str, str]) -> None:

@@ -34,6 +34,7 @@ from tests.wire.gated import World, gated, unary
 
 Reply = TypeVar("Reply", bound=Message)
 
+ANN = "spiffe://fed.example/person/admin/ann"
 ENROL = "/fedsec.v1.Enrolment/Enrol"
 SETTINGS = ServerSettings(federation="fed.example", host="localhost")
 
@@ -134,6 +135,11 @@ class Desk:
         request = pb.InviteNodeRequest(name=name, **changes)
         reply = await self.ask("InviteNode", request, pb.InviteNodeReply)
         return Invite.decode(reply.invite)
+
+    async def submit(self) -> int:
+        """Submits a run; returns its number."""
+        request = pb.SubmitRunRequest(plan="schema = 1")
+        return (await self.ask("SubmitRun", request, pb.SubmitRunReply)).run_id
 
     async def enrol(self, request: EnrolRequest) -> EnrolReply:
         async with self.enrolment.anonymous() as channel:

@@ -13,10 +13,9 @@ from fedsec.identity.principals import principal_of
 from fedsec.wire.channels import open_channel
 from fedsec.wire.credentials import node_credentials
 from fedsec.wire.generated import admin_pb2 as pb
-from tests.server.deskrig import Desk, desk
+from tests.server.deskrig import ANN, Desk, desk
 from tests.wire.gated import refused, run, unary
 
-ANN = "spiffe://fed.example/person/admin/ann"
 CONFIG = grpc.StatusCode.INVALID_ARGUMENT
 STATE = grpc.StatusCode.FAILED_PRECONDITION
 
