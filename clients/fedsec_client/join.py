@@ -170,16 +170,7 @@ async def enrol(
     Raises:
         FedsecError: The coordinator refused or cannot be reached; the code tells why.
     """
-    public = public_bytes(signing)
-    transcript = enrolment_transcript(token_hash(invite.token), csr_der, public)
-    request = EnrolRequest(
-        version=protocol_version(),
-        token=invite.token,
-        csr_der=csr_der,
-        signing_key=public,
-        signing_proof=prove(signing, transcript),
-        root_pinned=pinned,
-    )
+    request = _request(invite, csr_der, signing, pinned=pinned)
     channel = open_channel(invite.address, anonymous_credentials(servers_ca))
     async with channel:
         method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(ENROL)
@@ -191,6 +182,21 @@ async def enrol(
         return EnrolReply.FromString(answer)
     except DecodeError:
         raise ProtocolError("coordinator", "malformed", "its answer is no EnrolReply") from None
+
+
+def _request(
+    invite: Invite, csr_der: bytes, signing: Ed25519PrivateKey, *, pinned: bool
+) -> EnrolRequest:
+    public = public_bytes(signing)
+    transcript = enrolment_transcript(token_hash(invite.token), csr_der, public)
+    return EnrolRequest(
+        version=protocol_version(),
+        token=invite.token,
+        csr_der=csr_der,
+        signing_key=public,
+        signing_proof=prove(signing, transcript),
+        root_pinned=pinned,
+    )
 
 
 def _failure(error: grpc.aio.AioRpcError, address: str, servers_ca: bytes) -> FedsecError:

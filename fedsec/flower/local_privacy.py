@@ -29,13 +29,13 @@ from flwr.app import ArrayRecord, Context, Message, MessageType, MetricRecord, R
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from fedsec.errors import BudgetExhausted, ConfigError, PolicyRefusal, StateError
+from fedsec.flower.app_plan import plan_of
 from fedsec.flower.app_updates import difference, model_of
 from fedsec.flower.arrays import pack
 from fedsec.flower.messages import EXAMPLES
 from fedsec.flower.perturb import Perturb
 from fedsec.flower.privacy_directory import Kept, hold, locate
-from fedsec.plan import FederationPlan, compat
-from fedsec.plan.reading import list_problems, read_mapping
+from fedsec.plan import FederationPlan
 from fedsec.plan.terms import terms
 from fedsec.privacy.events import Gaussian, Price
 from fedsec.privacy.exactness import residue
@@ -72,9 +72,16 @@ def local_mod(*, epsilon: float, delta: float, clip: float, rounds: int) -> Mod:
     privacy = plan.privacy
     if privacy is None:
         raise ConfigError(f"{WHAT}: nothing would be hidden")
-    release = _Release(plan.digest, terms(plan), Perturb.of(privacy))
+    return _LocalMod(_Release(plan.digest, terms(plan), Perturb.of(privacy)))
 
-    def mod(message: Message, context: Context, app: ClientAppCallable) -> Message:
+
+@dataclass(frozen=True)
+class _LocalMod:
+    """Stands around an app: what it has trained leaves through `release` alone."""
+
+    release: "_Release"
+
+    def __call__(self, message: Message, context: Context, app: ClientAppCallable) -> Message:
         """Returns the noised model.
 
         Raises:
@@ -98,13 +105,11 @@ def local_mod(*, epsilon: float, delta: float, clip: float, rounds: int) -> Mod:
 
         try:
             with hold(directory) as kept:
-                update = release(kept, question, train)
+                update = self.release(kept, question, train)
         except BudgetExhausted as error:  # how much is left is the node's own business
             _LOG.error("%s", error)
             raise PolicyRefusal("this node's privacy budget does not allow it") from error
         return Message(_answer(name, sent, update), reply_to=message)
-
-    return mod
 
 
 class _Question(NamedTuple):
@@ -227,18 +232,7 @@ def _plan(epsilon: float, delta: float, clip: float, rounds: int) -> FederationP
             "noise_multiplier": noise_multiplier,
             "clip": float(clip),
         }
-        given = {
-            "schema": 1,
-            "name": WHAT,
-            "task": {"name": "flower:app", "data": "own"},  # the app's own; nothing reads it
-            "training": {"rounds": rounds},
-            "privacy": privacy,
-        }
-        plan = read_mapping(FederationPlan, given, what=WHAT)
-        wrong = [f"{refusal.key}: {refusal.reason}" for refusal in compat.refusals(plan)]
-        if wrong:
-            raise ConfigError(list_problems(WHAT, wrong))
-        return plan
+        return plan_of(WHAT, rounds, privacy=privacy)
 
     made(1.0)  # the other arguments first
     one = Price(Gaussian(1.0), delta=residue(epsilon)).times(rounds).delta

@@ -23,11 +23,10 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
 from fedsec.errors import ConfigError, StateError
+from fedsec.flower.app_plan import plan_of
 from fedsec.flower.private import Central
 from fedsec.flower.publishing import DIRECTORY_KEY, LEDGER_KEY, take_on
 from fedsec.flower.robust_fedavg import RobustFedAvg
-from fedsec.plan import FederationPlan, compat
-from fedsec.plan.reading import list_problems, read_mapping
 from fedsec.privacy.keystream import Keystream
 
 WHAT = "PrivateFedAvg"
@@ -75,17 +74,18 @@ class PrivateFedAvg(RobustFedAvg):
     ) -> None:
         super().__init__(rule, byzantine, before=before, options=options, inner=inner)
         robust = {"rule": rule, "byzantine": byzantine, "before": list(before)}
-        plan = _plan(
+        plan = plan_of(
+            WHAT,
             rounds,
-            nodes,
-            {
+            nodes={"min_available": nodes, "quorum": nodes},
+            privacy={
                 "model": "central",
                 "epsilon": float(epsilon),
                 "delta": delta,
                 "noise_multiplier": float(noise_multiplier),
                 "clip": float(clip),
             },
-            {**robust, "options": options or {}},
+            robust={**robust, "options": options or {}},
         )
         path = Path(ledger).absolute()
         # A new one each time: what another training released must not be released in its place.
@@ -130,23 +130,3 @@ class PrivateFedAvg(RobustFedAvg):
         """Returns nothing: what nodes measure on their examples is withheld."""
         del server_round, arrays, config, grid
         return []
-
-
-def _plan(
-    rounds: int, nodes: int, privacy: dict[str, object], robust: dict[str, object]
-) -> FederationPlan:
-    """Returns the plan that the arguments come to, checked as any other."""
-    given = {
-        "schema": 1,
-        "name": WHAT,
-        "task": {"name": "flower:app", "data": "own"},  # the app's own; nothing reads it
-        "training": {"rounds": rounds},
-        "nodes": {"min_available": nodes, "quorum": nodes},
-        "privacy": privacy,
-        "robust": robust,
-    }
-    plan = read_mapping(FederationPlan, given, what=WHAT)
-    wrong = [f"{refusal.key}: {refusal.reason}" for refusal in compat.refusals(plan)]
-    if wrong:
-        raise ConfigError(list_problems(WHAT, wrong))
-    return plan

@@ -135,13 +135,7 @@ class SecureNode:
             )
         heading = read_heading(message.content)
         self._check(heading)
-        me = protocol.Node(
-            context.node_id,
-            self._identity.signer,
-            os.urandom,
-            self._identity.trusted,
-            self._identity.minima,
-        )
+        me = self._myself(context.node_id)
         if stage in GROUPING:
             answer = self._groups(me, stage, heading, message.content, context)
             return Message(answer, reply_to=message)
@@ -156,6 +150,10 @@ class SecureNode:
         answer = self._go_on(me, turn, stage, message.content)
         self._turns.put(context, None if isinstance(turn.state, protocol.Finished) else turn)
         return Message(answer, reply_to=message)
+
+    def _myself(self, node_id: int) -> protocol.Node:
+        it = self._identity
+        return protocol.Node(node_id, it.signer, os.urandom, it.trusted, it.minima)
 
     def _check(self, heading: Heading) -> None:
         if heading.plan != self._plan.digest:

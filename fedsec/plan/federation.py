@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field
 
@@ -57,11 +57,21 @@ class FederationPlan(Section):
             ConfigError: Something is wrong; the message lists everything that is, each with key
                 path, value and what is allowed.
         """
-        plan = read_toml(cls, toml_text, what="the plan", max_bytes=MAX_BYTES)
-        refused = [f"{refusal.key}: {refusal.reason}" for refusal in compat.refusals(plan)]
+        return read_toml(cls, toml_text, what="the plan", max_bytes=MAX_BYTES).checked("the plan")
+
+    def checked(self, what: str) -> Self:
+        """Returns the plan, if all that it combines may be combined.
+
+        Args:
+            what: Begins the message.
+
+        Raises:
+            ConfigError: It may not; the message lists every reason.
+        """
+        refused = [f"{refusal.key}: {refusal.reason}" for refusal in compat.refusals(self)]
         if refused:
-            raise ConfigError(list_problems("the plan", refused))
-        return plan
+            raise ConfigError(list_problems(what, refused))
+        return self
 
     @property
     def built_in(self) -> bool:

@@ -81,16 +81,10 @@ def set_up(
     Raises:
         ConfigError: The words are too short; says how many bits are enough.
     """
-    deviations = math.sqrt(2 * math.log(2 * length / WRAPS))
-
-    def fits(bits: int, norm: float) -> bool:
-        share = (noise_multiplier * rounded_norm(norm, length)) ** 2 / honest
-        spread = math.sqrt((nodes * norm) ** 2 / length + nodes * (0.25 + share))
-        return share <= MAX_SHARE**2 and deviations * spread < 2.0 ** (bits - 1)
-
+    need = _Need(length, nodes, honest, noise_multiplier)
     finest = max(FINE * math.sqrt(length), MIN_NORM)
     for enough in range(bits, MAX_BITS + 1):
-        norm = _largest(partial(fits, enough), finest)
+        norm = _largest(partial(need.fits, enough), finest)
         l2 = rounded_norm(norm, length)
         if MIN_NORM <= l2 <= MOST * norm:
             break
@@ -104,8 +98,28 @@ def set_up(
             f"bits = {bits} cannot hold the sum of {nodes} nodes with noise multiplier "
             f"{noise_multiplier:g} and {length} entries; {enough} bits can"
         )
-    share = (noise_multiplier * l2) ** 2 / honest
-    return NoisySum(norm / clip, l2, share, bits, honest, nodes)
+    return NoisySum(norm / clip, l2, need.share(norm), bits, honest, nodes)
+
+
+@dataclass(frozen=True)
+class _Need:
+    """What a sum asks of its words and its sampler; arguments as of `set_up`."""
+
+    length: int
+    nodes: int
+    honest: int
+    noise_multiplier: float
+
+    def share(self, norm: float) -> float:
+        """Returns the variance of each node's noise at this norm before rounding, in grid steps."""
+        return (self.noise_multiplier * rounded_norm(norm, self.length)) ** 2 / self.honest
+
+    def fits(self, bits: int, norm: float) -> bool:
+        """Whether sampler and words are large enough for this norm before rounding."""
+        share = self.share(norm)
+        spread = math.sqrt((self.nodes * norm) ** 2 / self.length + self.nodes * (0.25 + share))
+        deviations = math.sqrt(2 * math.log(2 * self.length / WRAPS))
+        return share <= MAX_SHARE**2 and deviations * spread < 2.0 ** (bits - 1)
 
 
 def rounded_norm(norm: float, length: int) -> float:

@@ -84,12 +84,11 @@ class LocalTraining:
         with seeded(seed):
             for batch in self.batches(examples):
                 rows = batch if part is None else part[batch]
-                targets = data.targets[rows]
-                loss = task.loss(model(data.inputs[rows]), targets)
+                loss = task.loss(model(data.inputs[rows]), data.targets[rows])
                 gradients = torch.autograd.grad(loss, weights, materialize_grads=True)
                 optimizer.step(self.pull(gradients, weights, sent))
                 losses.append(loss.detach())
-                sizes.append(len(targets))
+                sizes.append(len(rows))
         return float(torch.stack(losses).double() @ torch.tensor(sizes).double()) / sum(sizes)
 
     def batches(self, examples: int) -> Iterator[Tensor]:

@@ -227,15 +227,7 @@ async def fetch(
     call = method(request.SerializeToString())
     try:
         while (data := await _read(call, idle_s)) is not None:
-            if done == count:
-                raise ProtocolError(_COORDINATOR, "too-large", "more came than was promised")
-            chunk = decode_frame(data)
-            want = manifest.chunk_length(done)
-            if not isinstance(chunk, memoryview) or len(chunk) != want:
-                raise ProtocolError(
-                    _COORDINATOR, "bad-chunk", f"chunk {done} must have {want} bytes"
-                )
-            writer.append(chunk)
+            writer.append(_fetched_chunk(data, manifest, done))
             done += 1
         if done != count:
             raise ProtocolError(
@@ -243,6 +235,16 @@ async def fetch(
             )
     finally:
         call.cancel()
+
+
+def _fetched_chunk(data: bytes, manifest: Manifest, index: int) -> memoryview:
+    """Returns the chunk that a frame carries, if it is as long as the one of that number."""
+    if index == len(manifest.chunks):
+        raise ProtocolError(_COORDINATOR, "too-large", "more came than was promised")
+    chunk, want = decode_frame(data), manifest.chunk_length(index)
+    if not isinstance(chunk, memoryview) or len(chunk) != want:
+        raise ProtocolError(_COORDINATOR, "bad-chunk", f"chunk {index} must have {want} bytes")
+    return chunk
 
 
 async def store(

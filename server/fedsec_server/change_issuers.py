@@ -51,6 +51,16 @@ def change_issuers(
         StateError: An authority is being replaced already, or somebody else is at it.
     """
     check_apart(layout.directory, root_directory)
+    root = _load_our_root(layout, root_directory, passphrase)
+    with _alone(layout):
+        if not at_once:
+            _refuse_second(layout, kinds, lifetimes, now)
+        for kind in kinds:
+            _change(layout, kind, make_issuer(root, kind, now=now), keep=not at_once)
+
+
+def _load_our_root(layout: Layout, root_directory: Path, passphrase: bytes) -> Authority:
+    """Returns the root, if it is the one that the coordinator stands under."""
     root = load_root(root_directory, passphrase)
     ours = fingerprint(read_public(layout.root_certificate))
     if root.fingerprint != ours:
@@ -59,11 +69,7 @@ def change_issuers(
             f"the root in {root_directory} is {show_fingerprint(root.fingerprint)}; the "
             f"coordinator of {layout.directory} stands under {show_fingerprint(ours)}",
         )
-    with _alone(layout):
-        if not at_once:
-            _refuse_second(layout, kinds, lifetimes, now)
-        for kind in kinds:
-            _change(layout, kind, make_issuer(root, kind, now=now), keep=not at_once)
+    return root
 
 
 def _refuse_second(

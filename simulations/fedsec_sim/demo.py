@@ -123,16 +123,9 @@ def run_demo(
     """
     started, hostile = time.monotonic(), hostile_of(nodes)
     fleet = None if sim else run_fleet(directory, nodes, hostile, rounds, screen)
-    from fedsec_sim import demo_simulated as simulated  # noqa: PLC0415 - torch, after the fleet
-    from fedsec_sim.demo_picture import draw  # noqa: PLC0415 - as above
+    from fedsec_sim.demo_picture import draw  # noqa: PLC0415 - torch, after the fleet
 
-    defended = fleet.curve if fleet else simulated.attacked(nodes, rounds, hostile)
-    screen.step("simulated by the same plan code: the fleet without an attack")
-    alone = simulated.attack_free(nodes, rounds)
-    screen.step("simulated: the fleet's attack on a plain mean")
-    undefended = simulated.without_defence(nodes, rounds, hostile)
-    screen.step(f"simulated: {PRIVATE_NODES:,} nodes with distributed privacy")
-    private = simulated.with_privacy()
+    defended, alone, undefended, private = _curves(fleet, nodes, rounds, hostile, screen)
     curves = [defended, undefended, private]
     picture = draw(curves, directory / "demo.png")
     report = Report(
@@ -150,6 +143,21 @@ def run_demo(
         fleet=fleet,
     )
     return replace(report, broken=list(broken(report))), curves
+
+
+def _curves(
+    fleet: Fleet | None, nodes: int, rounds: int, hostile: int, screen: Screen
+) -> tuple[Curve, Curve, Curve, Curve]:
+    """Returns the fleet, the same without attack and without defence, and the private thousand."""
+    from fedsec_sim import demo_simulated as simulated  # noqa: PLC0415 - torch, after the fleet
+
+    defended = fleet.curve if fleet else simulated.attacked(nodes, rounds, hostile)
+    screen.step("simulated by the same plan code: the fleet without an attack")
+    alone = simulated.attack_free(nodes, rounds)
+    screen.step("simulated: the fleet's attack on a plain mean")
+    undefended = simulated.without_defence(nodes, rounds, hostile)
+    screen.step(f"simulated: {PRIVATE_NODES:,} nodes with distributed privacy")
+    return defended, alone, undefended, simulated.with_privacy()
 
 
 def broken(report: Report) -> Iterator[str]:

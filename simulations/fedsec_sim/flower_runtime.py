@@ -78,20 +78,7 @@ def flower_runtime(
     directory.mkdir(parents=True)
     _make_certificates(directory)
     ports = _free_ports(1 if simulated else 1 + nodes)
-    environment = {
-        "PATH": f"{_BIN}:/usr/bin:/bin",
-        "HOME": str(directory),
-        "FLWR_HOME": str(directory / "flwr"),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "NO_PROXY": "127.0.0.1",
-    }
-    (directory / "flwr").mkdir()
-    (directory / "flwr" / "config.toml").write_text(
-        f'[superlink]\ndefault = "measured"\n[superlink.measured]\n'
-        f'address = "127.0.0.1:{ports[0]}"\nroot-certificates = "{directory}/ca.pem"\n',
-        encoding="utf-8",
-    )
+    environment = _settings(directory, ports[0])
     with Family() as family:
         processes = [
             Process(name, command, directory / f"{name}.log", environment)
@@ -107,6 +94,25 @@ def flower_runtime(
                     processes[:1],
                 )
         yield FlowerRuntime(directory, nodes, environment, tuple(processes))
+
+
+def _settings(directory: Path, port: int) -> dict[str, str]:
+    """Writes the command line's settings; returns the programs' environment."""
+    home = directory / "flwr"
+    home.mkdir()
+    (home / "config.toml").write_text(
+        f'[superlink]\ndefault = "measured"\n[superlink.measured]\n'
+        f'address = "127.0.0.1:{port}"\nroot-certificates = "{directory}/ca.pem"\n',
+        encoding="utf-8",
+    )
+    return {
+        "PATH": f"{_BIN}:/usr/bin:/bin",
+        "HOME": str(directory),
+        "FLWR_HOME": str(home),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "NO_PROXY": "127.0.0.1",
+    }
 
 
 def _commands(

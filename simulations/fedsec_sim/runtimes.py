@@ -57,11 +57,7 @@ def in_flower(body: Body, client: ClientApp, nodes: int) -> History:
     @server.main()
     def main(grid: Grid, context: Context) -> None:
         del context
-        limit = time.monotonic() + START_S
-        while len(list(grid.get_node_ids())) < nodes:
-            if time.monotonic() > limit:
-                raise StateError(f"Flower's {nodes} nodes did not come within {START_S:.0f} s")
-            time.sleep(_LOOK_S)
+        _await_nodes(grid, nodes)
         found.append(body(grid))
 
     with warnings.catch_warnings():
@@ -75,6 +71,14 @@ def in_flower(body: Body, client: ClientApp, nodes: int) -> History:
     if not found:
         raise StateError("Flower's simulation engine ended before the plan did")
     return found[0]
+
+
+def _await_nodes(grid: Grid, nodes: int) -> None:
+    limit = time.monotonic() + START_S
+    while len(list(grid.get_node_ids())) < nodes:
+        if time.monotonic() > limit:
+            raise StateError(f"Flower's {nodes} nodes did not come within {START_S:.0f} s")
+        time.sleep(_LOOK_S)
 
 
 def deployed_app(plan: str, data: Mapping[str, object]) -> ClientApp:

@@ -134,13 +134,7 @@ def run_rounds(
     weigh = weighting(plan.learning[1])
     attend = lab.attend(plan, bench)
     collect = _collection(setting, chosen, attend) if grid is None else None
-    spent = epsilon(plan)
-
-    def figures(done: int) -> Row:
-        clock = attend.now_s if isinstance(attend, Clockwork) else None
-        return {**({} if clock is None else {"simulated_s": round(clock, 3)}), **spent(done)}
-
-    record = Record(watch, figures)
+    record = Record(watch, _figures(plan, attend))
     poison = lab.threat.poison if lab.threat else None
     rounds = Rounds(
         plan,
@@ -161,6 +155,17 @@ def run_rounds(
     except KeyboardInterrupt:
         interrupted = True
     return History(about, tuple(record.rows), state, interrupted)
+
+
+def _figures(plan: FederationPlan, attend: Attendance) -> Callable[[int], Row]:
+    """Returns what a simulation knows of a round beside its report: simulated time, and epsilon."""
+    spent = epsilon(plan)
+
+    def figures(done: int) -> Row:
+        clock = attend.now_s if isinstance(attend, Clockwork) else None
+        return {**({} if clock is None else {"simulated_s": round(clock, 3)}), **spent(done)}
+
+    return figures
 
 
 def _collection(setting: Setting, chosen: Chosen, attend: Attendance) -> Collection:

@@ -121,17 +121,17 @@ def simulate_command(  # noqa: PLR0917 - typer reads the order of arguments and 
       fedsec sim plot runs/*.jsonl -o curves.png
     """  # noqa: D301 - the backspace keeps the lines of the examples apart
     asked = read_plan(plan)
+    if split and data:
+        raise ConfigError("--data is read where there is no --split; give one of the two")
+    hostile = byzantine or one_in_five(nodes or asked.nodes.min_available)
+    machines = read_settings(systems, "--systems") if systems else None
     lab = Lab(
         nodes=nodes,
         data=read_settings(data or [], "--data"),
         split=make_split(*parse_spec(split)) if split else None,
-        systems=make_systems(read_settings(systems, "--systems"), "--systems") if systems else None,
-        threat=make_threat(
-            byzantine or one_in_five(nodes or asked.nodes.min_available), attack, poison
-        ),
+        systems=None if machines is None else make_systems(machines, "--systems"),
+        threat=make_threat(hostile, attack, poison),
     )
-    if split and data:
-        raise ConfigError("--data is read where there is no --split; give one of the two")
     if byzantine and lab.threat is None:
         raise ConfigError("--byzantine needs --attack or --poison: what do adversaries do?")
     out = out or Path("runs") / datetime.now(UTC).strftime("%Y-%m-%d-%H%M%S.jsonl")

@@ -16,7 +16,7 @@ from fedsec.console import Json, emit_json, format_time, safe, say, show, table
 from fedsec.errors import ConfigError
 from fedsec.files import read_public, write_public
 from fedsec.flower import policy_directory
-from fedsec.identity.authorities import federation_of_root
+from fedsec.identity.authorities import Authority, federation_of_root
 from fedsec.identity.certificates import load_certificate
 from fedsec.identity.names import Kind, Role, check_name, make_spiffe
 from fedsec.identity.roster import MAX_BYTES, Member, Roster, read, sign
@@ -126,21 +126,26 @@ def sign_roster(
     if not yes:
         _agree(listed)
     authority = load_root(root, read_passphrase(passphrase_file))
+    made = _roster(members, authority, days, serial)
+    write_public(output, sign(made, authority))
+    ends_at = made.not_after.timestamp()
+    if json:
+        told = {"file": str(output), "serial": made.serial, "members": len(members)}
+        emit_json({**told, "federation": made.federation, "ends_at": ends_at})
+        return
+    say(
+        f"Signed: {len(members)} nodes of {made.federation}, serial {made.serial}, good until "
+        f"{format_time(ends_at)}: {output}"
+    )
+    say(f"Next, on the coordinator: fedsec roster publish {output} --dir DIR")
+
+
+def _roster(members: list[Member], authority: Authority, days: float, serial: int | None) -> Roster:
+    """Returns the roster to be signed; it ends with the root's certificate, if not before."""
     now = int(time.time())
     end = datetime.fromtimestamp(now, UTC) + timedelta(seconds=round(days * 86_400))
     end = min(end, authority.certificate.not_valid_after_utc)
-    federation = _federation(members)
-    made = Roster(federation, now if serial is None else serial, end, tuple(members))
-    write_public(output, sign(made, authority))
-    told = {"file": str(output), "serial": made.serial, "members": len(members)}
-    if json:
-        emit_json({**told, "federation": federation, "ends_at": end.timestamp()})
-        return
-    say(
-        f"Signed: {len(members)} nodes of {federation}, serial {made.serial}, good until "
-        f"{format_time(end.timestamp())}: {output}"
-    )
-    say(f"Next, on the coordinator: fedsec roster publish {output} --dir DIR")
+    return Roster(_federation(members), serial if serial is not None else now, end, tuple(members))
 
 
 def show_roster(
