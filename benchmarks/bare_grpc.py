@@ -8,16 +8,13 @@ import asyncio
 import json
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc
 import grpc.aio
+from pairs import make_pairs
 
 from fedsec.files import write_private
-from fedsec.identity.authorities import make_issuer, make_root
-from fedsec.identity.leaves import Lifetimes, issue, key_pem, make_key, make_request
-from fedsec.identity.names import Kind
 from fedsec.wire.channels import open_channel
 from fedsec.wire.credentials import node_credentials
 from fedsec.wire.options import SERVER_OPTIONS
@@ -28,27 +25,8 @@ WORD = b"x" * 1024
 
 async def serve(directory: Path) -> None:
     """Listens on a port of its own choice and writes what clients need."""
-    now, lives = datetime.now(UTC), Lifetimes()
-    root = make_root("bare.example", now=now)
-    servers, nodes = (make_issuer(root, kind, now=now) for kind in (Kind.SERVER, Kind.NODE))
-    pairs = []
-    for authority, kind, name, hosts in (
-        (servers, Kind.SERVER, "bare", ("localhost", "127.0.0.1")),
-        (nodes, Kind.NODE, "0" * 32, ()),
-    ):
-        key = make_key()
-        chain = issue(
-            authority,
-            make_request(key),
-            kind=kind,
-            name=name,
-            role=None,
-            hosts=hosts,
-            lifetime=lives.of(kind),
-            now=now,
-        )
-        pairs.append((chain, key_pem(key)))
-    (chain, key_bytes), (client_chain, client_key) = pairs
+    pairs = make_pairs("bare.example")
+    chain, key = pairs.server
     say = asyncio.Event()
 
     async def hold(_requests: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
@@ -66,15 +44,15 @@ async def serve(directory: Path) -> None:
     server = grpc.aio.server(options=[*SERVER_OPTIONS])
     server.add_generic_rpc_handlers((Everything(),))
     credentials = grpc.ssl_server_credentials(
-        [(key_bytes, chain)], nodes.certificate_pem, require_client_auth=True
+        [(key, chain)], pairs.nodes_ca, require_client_auth=True
     )
     port = server.add_secure_port("127.0.0.1:0", credentials)
     await server.start()
     told = {
         "port": port,
-        "ca": servers.certificate_pem.decode(),
-        "chain": client_chain.decode(),
-        "key": client_key.decode(),
+        "ca": pairs.servers_ca.decode(),
+        "chain": pairs.client[0].decode(),
+        "key": pairs.client[1].decode(),
     }
     write_private(directory / "told.json", json.dumps(told).encode())
     print(json.dumps({"port": port}), flush=True)

@@ -9,14 +9,12 @@ import json
 import os
 import sys
 import time
-from datetime import UTC, datetime
 
 import grpc
 import grpc.aio
 from light_fleet import cpu_seconds
+from pairs import make_pairs
 
-from fedsec.identity.authorities import make_issuer, make_root
-from fedsec.identity.leaves import Lifetimes, issue, key_pem, make_key, make_request
 from fedsec.identity.names import Kind, Role
 from fedsec.wire.blobs import Blob
 from fedsec.wire.call import Call, Method
@@ -37,26 +35,7 @@ LARGE = 2**31 - 1
 
 async def serve(size: int) -> None:
     """Takes content as the coordinator does, and whole in one message as plain gRPC does."""
-    now, lives = datetime.now(UTC), Lifetimes()
-    root = make_root("bulk.example", now=now)
-    servers, nodes = (make_issuer(root, kind, now=now) for kind in (Kind.SERVER, Kind.NODE))
-    made = []
-    for authority, kind, name, hosts in (
-        (servers, Kind.SERVER, "bulk", ("localhost", "127.0.0.1")),
-        (nodes, Kind.NODE, "0" * 32, ()),
-    ):
-        key = make_key()
-        chain = issue(
-            authority,
-            make_request(key),
-            kind=kind,
-            name=name,
-            role=None,
-            hosts=hosts,
-            lifetime=lives.of(kind),
-            now=now,
-        )
-        made += [chain, key_pem(key)]
+    pairs = make_pairs("bulk.example")
     uploads = Uploads(UploadLimits(max_content=2 * size, max_partial=4 * size))
     roles = frozenset({Role.NODE})
 
@@ -72,13 +51,13 @@ async def serve(size: int) -> None:
 
     methods = [Method(STORE, roles, take, long_lived=True), Method(UNARY, roles, unary)]
     handlers = Gate(
-        nodes.certificate_pem, Kind.NODE, Denylist(), RateLimiter(1e4, 10_000), print
+        pairs.nodes_ca, Kind.NODE, Denylist(), RateLimiter(1e4, 10_000), print
     ).generic_handler(methods)
-    tls = ServerCredentials(made[0], made[1], nodes.certificate_pem)
+    tls = ServerCredentials(*pairs.server, pairs.nodes_ca)
     options = tuple({**dict(SERVER_OPTIONS), "grpc.max_receive_message_length": LARGE}.items())
     listener = await listen("127.0.0.1:0", tls.credentials, handlers, options=options)
-    told = {"port": listener.port, "pid": os.getpid(), "ca": servers.certificate_pem.decode()}
-    told |= {"chain": made[2].decode(), "key": made[3].decode()}
+    told = {"port": listener.port, "pid": os.getpid(), "ca": pairs.servers_ca.decode()}
+    told |= {"chain": pairs.client[0].decode(), "key": pairs.client[1].decode()}
     print(json.dumps(told), flush=True)
     await listener.server.wait_for_termination()
 

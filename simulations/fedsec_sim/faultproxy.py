@@ -10,7 +10,6 @@ import struct
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from types import TracebackType
 from typing import Literal, Self
 
 from fedsec.errors import StateError
@@ -56,12 +55,7 @@ class FaultProxy:
         self._ask(self._start)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._ask(self._shut)
         if self._loop:
             self._loop.call_soon_threadsafe(self._loop.stop)

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from fedsec.errors import IdentityError, ProtocolError
@@ -161,12 +160,7 @@ class FakeCoordinator:
         await self._listen([enrol], None, None)
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
     async def _listen(self, rows: list[Method], ca: bytes | None, kind: Kind | None) -> None:

@@ -47,6 +47,13 @@ def order(
     content = RecordDict({"order": ConfigRecord({"what": what, **more})})
     if arrays is not None:
         content["arrays"] = ArrayRecord(arrays)
+    return encoded(content, ttl=ttl, run_id=run_id, kind=kind)
+
+
+def encoded(
+    content: RecordDict, *, ttl: float = 60.0, run_id: int = RUN_ID, kind: str = "train"
+) -> tuple[Header, Blob | None]:
+    """Returns a message of the coordinator to the node, ready to be pushed."""
     envelope = flwr_compat.Envelope(
         message_id=new_message_id(),
         reply_to="",

@@ -1,7 +1,6 @@
 """The built-in ClientApp: repeatable, frugal with its data, and clear about what it lacks."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -39,15 +38,6 @@ DATA = {"connector": "digits", "partition": 2, "partitions": 10, "alpha": 0.3}
 MODEL = Digits().make_model({"model": "mlp"}, 7)
 ARRAYS = {name: array.copy() for name, array in get_arrays(MODEL).items()}
 SIZE = Layout.of(ARRAYS).size
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Threads of torch wait for each other by spinning, which a busy machine punishes."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def context(*, node_id: int = 7, plan: str = PLAN, **more: Any) -> Context:

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import grpc
@@ -113,12 +112,7 @@ class HostileNode:
         self._session = asyncio.run_coroutine_threadsafe(self._serve(), self._loop)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._session.cancel()
         asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(30)
         if self.loop is not None:

@@ -4,7 +4,6 @@ The members have real keys, on the federation's roster. What it does with them: 
 """
 
 import os
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -14,7 +13,6 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Message, RecordDict
 
-from fedsec import flwr_compat
 from fedsec.flower import secure_messages
 from fedsec.flower.messages import Heading, instruction
 from fedsec.flower.secure_messages import Stage
@@ -30,8 +28,8 @@ from fedsec.tasks.arrays import get_arrays
 from fedsec.tasks.table import load_task
 from fedsec.wire import codec
 from fedsec.wire.generated.fleet_pb2 import RunOffer
-from fedsec.wire.headers import new_message_id
 from tests.clients.coordinator import NODE_ID, FakeCoordinator, Session
+from tests.clients.orders import encoded
 from tests.pki import FEDERATION, Pki
 
 RUN = 4711
@@ -240,18 +238,7 @@ class Liar:
         run: int = RUN,
     ) -> object:
         """Sends a message; returns the node's answer at `stage`, or the reason why there is none."""
-        envelope = flwr_compat.Envelope(
-            message_id=new_message_id(),
-            reply_to="",
-            run_id=run,
-            src_node_id=1,
-            dst_node_id=NODE_ID,
-            group_id="",
-            created_at=time.time(),
-            ttl=PATIENCE_S,
-            message_type=kind,
-        )
-        self.session.push(*codec.encode(flwr_compat.make_message(envelope, content)))
+        self.session.push(*encoded(content, ttl=PATIENCE_S, run_id=run, kind=kind))
         header = await self.fake.reply(PATIENCE_S)
         if header.HasField("failure"):
             return str(header.failure.reason)

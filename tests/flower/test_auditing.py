@@ -1,11 +1,10 @@
 """An audit of real mechanisms: honest ones pass, each planted defect is caught by the part named."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 import pytest
-import torch
 
 from fedsec.errors import ConfigError
 from fedsec.flower import sums
@@ -50,14 +49,6 @@ noise_multiplier = 1.0
 clip = 0.5
 """
 TRIMMED = '[robust]\nrule = "trimmed-mean"\nbyzantine = 3\n'
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def plan(model: str = "central", more: str = "") -> FederationPlan:

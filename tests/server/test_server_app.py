@@ -1,6 +1,6 @@
 """The built-in ServerApp with the built-in ClientApp, under a plain Grid: real data, whole runs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -44,15 +44,6 @@ evaluate_every = 3
 [model]
 save_every = 2
 """
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Threads of torch wait for each other by spinning, which a busy machine punishes."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def text(algorithm: str = "fedavg") -> str:

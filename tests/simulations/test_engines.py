@@ -1,6 +1,6 @@
 """Engines against each other and against a loop written plainly: bits where bits are promised."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,14 +109,6 @@ MODELS = {
     "tied": _tied,
     "branching": Branching,
 }
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def population(dtype: torch.dtype = torch.float32) -> Population:

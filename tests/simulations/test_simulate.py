@@ -1,6 +1,5 @@
 """Whole simulations: as a federation gives, whatever the engine; kept, shown and refused."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -47,14 +46,6 @@ save_every = 0
 
 
 EQUAL = PLAN.replace('weighting = "examples"\nmax_examples = 60\n', "")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def federation(tmp_path: Path, text: str) -> tuple[np.ndarray, list[dict[str, object]]]:

@@ -1,6 +1,5 @@
 """The task on tables: the plan's inputs in the plan's order, honest figures, refusals in words."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +29,6 @@ scaling = "site"
 [training]
 rounds = 3
 """
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Threads of torch wait for each other by spinning, which a busy machine punishes."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

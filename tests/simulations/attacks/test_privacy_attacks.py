@@ -64,15 +64,6 @@ def seen_from(
     return -torch.cat([slope.reshape(-1) for slope in slopes]), data.targets, data.inputs
 
 
-@pytest.fixture
-def one_thread() -> object:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.usefixtures("one_thread")
 def test_an_image_is_read_from_its_gradient_whatever_the_gradients_length() -> None:
     model = TASK.make_model({"model": "mlp"}, 1)
     before = [parameter.detach().clone() for parameter in model.parameters()]
@@ -86,7 +77,6 @@ def test_an_image_is_read_from_its_gradient_whatever_the_gradients_length() -> N
     assert all(map(torch.equal, before, model.parameters()))
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_noise_as_long_as_the_gradient_leaves_nothing_to_see() -> None:
     model = TASK.make_model({"model": "mlp"}, 1)
     seen, labels, truth = seen_from(model, range(3, 4))
@@ -123,7 +113,6 @@ def experiment() -> Any:
     return SimpleNamespace(**runpy.run_path("simulations/experiments/privacy_attacks/run.py"))
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_clipping_hides_no_image_and_a_noised_sum_hides_it(experiment: Any) -> None:
     named = {defence.name: defence for defence in experiment.DEFENCES}
     shares, baseline = experiment.parts(), experiment.guess()
@@ -136,7 +125,6 @@ def test_clipping_hides_no_image_and_a_noised_sum_hides_it(experiment: Any) -> N
     assert found("noise, epsilon 8") < baseline
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_members_are_told_from_one_update_and_not_from_a_sum(experiment: Any) -> None:
     named = {defence.name: defence for defence in experiment.DEFENCES}
     shares = experiment.parts()
