@@ -20,6 +20,20 @@ def test_a_test_that_is_named_is_there(path: str, name: str) -> None:
     assert f"def {name}(" in text if name else "def " in text
 
 
+def test_every_row_of_a_table_with_tests_names_one_or_says_that_there_is_none() -> None:
+    rows = [row for table in tables(TEXT) if table[0].endswith("| test |") for row in table[2:]]
+    assert len(rows) > 80
+    for row in rows:
+        last = row.rstrip("| ").rpartition("|")[2]
+        assert "`" in last or last.strip() == "no test", row
+
+
+def tables(page: str) -> list[list[str]]:
+    """Returns the lines of each table."""
+    blocks = [block.strip().splitlines() for block in page.split("\n\n")]
+    return [block for block in blocks if all(line.startswith("|") for line in block)]
+
+
 def test_every_lie_of_the_coordinator_is_in_the_table() -> None:
     table = TEXT.partition("### What a lying coordinator tries")[2].partition("###")[0]
     assert {lie.__name__ for lie in lies.LIES} <= set(re.findall(r"`(\w+)`", table))
