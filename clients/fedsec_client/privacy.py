@@ -12,7 +12,7 @@ from fedsec.flower.perturb import Perturb
 from fedsec.flower.publishing import RELEASES_DIRECTORY, Publisher
 from fedsec.ledgerfile import Budgets, LedgerFile, compose
 from fedsec.plan import FederationPlan
-from fedsec.plan.figures import figures_of
+from fedsec.plan.figures import figures_of, joined_of
 from fedsec.plan.privacy import Privacy
 from fedsec.plan.terms import terms
 from fedsec.privacy.keystream import Keystream
@@ -49,17 +49,25 @@ def open_privacy(
         publisher.accept()
     except BudgetExhausted as error:
         raise refusal(error) from error
-    figures = figures_of(plan.privacy)
-    match plan.privacy.model:
+    return _half(plan, plan.privacy, publisher)
+
+
+def _half(plan: FederationPlan, privacy: Privacy, publisher: Publisher) -> NodePrivacy:
+    """Returns what the node does in each round; `publisher` has taken the plan on."""
+    figures = figures_of(privacy)
+    match privacy.model:
         case "local":
-            perturb = Perturb.of(plan.privacy)
+            perturb = Perturb.of(privacy)
             return NodePrivacy(
                 publisher, lambda update, _heading: perturb(update, Keystream()), figures=figures
             )
         case "example":
             return NodePrivacy(publisher, unchanged)
         case "distributed":  # the sum's form adds this node's share of the noise
-            return NodePrivacy(None, unchanged, pay=publisher.charge)
+            joined, pay = joined_of(plan), publisher.charge
+            if joined is None:
+                return NodePrivacy(None, unchanged, pay)
+            return NodePrivacy(None, lambda update, _heading: joined(update), pay, figures)
         case _:
             return NodePrivacy(None, unchanged, figures=figures)
 

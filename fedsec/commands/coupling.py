@@ -7,6 +7,7 @@ from fedsec.flower.perturb import Perturb
 from fedsec.flower.private import rule_of
 from fedsec.flower.sums import noisy_sum
 from fedsec.plan import FederationPlan
+from fedsec.plan.figures import width
 from fedsec.plan.visibility import fewest_rows, group_size
 from fedsec.robust.noise import noise_bias
 
@@ -88,7 +89,7 @@ def coupling_of(plan: FederationPlan, size: int) -> Coupling | None:
     if privacy.model == "local":
         std = Perturb.of(privacy).mechanism.std(size)
     else:
-        std = noisy_sum(plan, size).std(1)
+        std = noisy_sum(plan, width(plan, size)).std(1)
     if group is not None:
         std, what = std / math.sqrt(group), "one group mean"
     rows, byzantine = fewest_rows(plan), robust.count(plan.smallest_cohort)

@@ -116,7 +116,7 @@ def _sentences(
         ("on the mean", f"std {noise.std:.4g} per entry of {noise.size}: {longer}"),
         ("accountant", f"{method([of.price])}, {ACCOUNTANT}"),
     ]
-    if figures := noise_of_figures(plan):
+    if figures := noise_of_figures(plan, noise.size):
         told = ", ".join(f"{name} std {std:.3g}" for name, std in figures.items())
         rows.append(("figures", f"means of nodes' figures are told; noise on them: {told}"))
     if spending.unsampled is not None:
@@ -129,7 +129,7 @@ def _sentences(
 def _as_json(
     plan: FederationPlan, privacy: Privacy, spending: Spending, noise: Noise
 ) -> dict[str, object]:
-    figures = noise_of_figures(plan)
+    figures = noise_of_figures(plan, noise.size)
     return {
         **({"noise_of_figures": figures} if figures else {}),
         "noise_multiplier": privacy.noise_multiplier,

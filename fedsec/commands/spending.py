@@ -8,7 +8,7 @@ from fedsec.flower.perturb import Perturb
 from fedsec.flower.private import central_mechanism
 from fedsec.flower.sums import noisy_sum
 from fedsec.plan import FederationPlan, Privacy
-from fedsec.plan.figures import figures_of
+from fedsec.plan.figures import figures_of, joined_of, width
 from fedsec.plan.privacy import expected, honest, population
 from fedsec.plan.terms import price, terms
 from fedsec.privacy.accounting import COARSE, spent
@@ -59,15 +59,19 @@ def noise_of(plan: FederationPlan, size: int) -> Noise:
         answering = plan.cohort(population(plan))
         std = local.std(size) / math.sqrt(answering)
         return Noise(size, std, local.sensitivity, local.std(size), "each node, to its update")
-    found, n = noisy_sum(plan, size), population(plan)
+    found, n = noisy_sum(plan, width(plan, size)), population(plan)
     added = found.std(1)
     std = found.std(n) / n
     reach = found.l2 / found.scale
     return Noise(size, std, reach, added, f"each of at least {honest(plan)} honest nodes")
 
 
-def noise_of_figures(plan: FederationPlan) -> dict[str, float]:
+def noise_of_figures(plan: FederationPlan, size: int) -> dict[str, float]:
     """Returns the standard deviation of the noise on each figure's mean, in its own unit.
+
+    Args:
+        plan: With a table [privacy].
+        size: d, entries of the model; noise that the nodes add depends on it, a little.
 
     Raises:
         ConfigError: The plan has no node-level privacy.
@@ -79,6 +83,8 @@ def noise_of_figures(plan: FederationPlan) -> dict[str, float]:
     if privacy.model == "local":
         share = figures.mechanism(1, replaces=True).std(figures.count)
         share /= math.sqrt(plan.cohort(population(plan)))
+    elif (joined := joined_of(plan)) is not None:
+        share = noise_of(plan, size).std / joined.weight
     else:
         share = figures.mechanism(expected(plan)).std(figures.count)
     return {name: share * (high - low) for name, low, high in figures.ranges}

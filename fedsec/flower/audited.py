@@ -23,7 +23,7 @@ from fedsec.flower.private import Central, row_norms
 from fedsec.flower.strategy import Matrix
 from fedsec.flower.sums import noised
 from fedsec.plan import FederationPlan, Privacy
-from fedsec.plan.figures import figures_of, update_multiplier
+from fedsec.plan.figures import figures_of, joined_of, update_multiplier
 from fedsec.plan.privacy import honest, population
 from fedsec.plan.terms import terms
 from fedsec.plan.visibility import fewest_in_a_sum, group_size
@@ -242,21 +242,30 @@ class DistributedMechanism(Planned):
 
     def release(self, rows: Matrix, source: Keystream) -> Vector:
         """See `Mechanism`."""
-        coded = noised(self.plan, rows.shape[1], _turn(self.plan))
-        total = coded.encode(rows[0], source)
-        for row in rows[1:]:
+        sent = self._sent(rows)
+        coded = noised(self.plan, sent.shape[1], _turn(self.plan))
+        total = coded.encode(sent[0], source)
+        for row in sent[1:]:
             total = total + coded.encode(row, source)
         mean: Vector = (coded.decode(total) / self.units).astype(np.float32)
-        return mean
+        return mean[: rows.shape[1]]
 
     def change(self, rows: Matrix, other: Matrix) -> float:
         """See `Mechanism`: of the integers before noise; the same chance rounds them."""
-        coded = noised(self.plan, rows.shape[1], _turn(self.plan))
+        sent, changed = self._sent(rows), self._sent(other)
+        coded = noised(self.plan, sent.shape[1], _turn(self.plan))
         total = np.zeros(coded.length, np.int64)
-        for row, moved in zip(rows, other, strict=True):
+        for row, moved in zip(sent, changed, strict=True):
             if not np.array_equal(row, moved):
                 total += coded.quantize(row, Keystream()) - coded.quantize(moved, Keystream())
         return float(np.linalg.norm(total)) / coded.scale / self.units
+
+    def _sent(self, rows: Matrix) -> Matrix:
+        """Returns what nodes with these updates hand to the sum."""
+        joined = joined_of(self.plan)
+        if joined is None:
+            return rows
+        return np.array([joined(row) for row in _without_figures(rows, self.privacy)])
 
 
 @dataclass(frozen=True)

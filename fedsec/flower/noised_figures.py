@@ -30,16 +30,19 @@ class NoisedFigures:
     Args:
         figures: That are told.
         inner: What is made of the updates.
+        weight: What encoded figures were multiplied by.
     """
 
     figures: Figures
     inner: Combination
+    weight: float = 1.0
 
     def __call__(self, attempt: Attempt, collected: Collected, memory: Arrays) -> Combined:
         """See `Combination`."""
         updates, told = split(collected, self.figures)
         made = self.inner(attempt, updates, memory)
-        shares = told.astype(np.float64).mean(axis=0)
+        shares = np.average(told.astype(np.float64), axis=0, weights=collected.weights)
+        shares /= self.weight
         return replace(made, figures={**made.figures, **report(self.figures, shares)})
 
 

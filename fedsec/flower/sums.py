@@ -21,6 +21,7 @@ from fedsec.encoding import Encoding, FixedPoint, Rotated, Words, padded, word_t
 from fedsec.errors import ConfigError
 from fedsec.flower.messages import Heading, Metrics
 from fedsec.plan import FederationPlan
+from fedsec.plan.figures import joined_of
 from fedsec.plan.privacy import honest, population
 from fedsec.plan.secure_aggregation import coded_bits, max_weight, update_clip, word_bits
 from fedsec.plan.visibility import group_size, most_in_a_sum
@@ -159,7 +160,7 @@ def sum_form(plan: FederationPlan, size: int, heading: Heading) -> SumForm:
 
     Args:
         plan: With secure aggregation.
-        size: d, entries of an update.
+        size: d, entries of what a node sends: `fedsec.plan.figures.width`.
         heading: The turn; a form may differ from turn to turn, as a rotation does.
 
     Raises:
@@ -171,7 +172,7 @@ def sum_form(plan: FederationPlan, size: int, heading: Heading) -> SumForm:
     clip = update_clip(plan)
     encoding: Encoding
     if coded_bits(plan) is not None:
-        encoding = noised(plan, size, heading)
+        clip, encoding = vector_clip(plan), noised(plan, size, heading)
     else:
         encoding = FixedPoint(size, clip, most_in_a_sum(plan), word_bits(plan))
         if plan.privacy is not None and plan.privacy.model == "central":
@@ -227,7 +228,7 @@ def noised(plan: FederationPlan, size: int, heading: Heading) -> Rotated:
 
     Args:
         plan: With ``privacy.model = "distributed"``.
-        size: d, entries of an update.
+        size: d, entries of what a node sends: `fedsec.plan.figures.width`.
         heading: The turn.
 
     Raises:
@@ -236,11 +237,11 @@ def noised(plan: FederationPlan, size: int, heading: Heading) -> Rotated:
     found = noisy_sum(plan, size)
     turn = f"{heading.plan} {heading.round} {heading.attempt}".encode()
     seed = hashlib.sha256(ROTATION + turn).digest()
-    return Rotated(size, update_clip(plan), found.scale, found.bits, seed, Skellam(found.share))
+    return Rotated(size, vector_clip(plan), found.scale, found.bits, seed, Skellam(found.share))
 
 
 def noisy_sum(plan: FederationPlan, size: int) -> NoisySum:
-    """Returns grid, words and noise shares of distributed privacy, for updates of `size` entries.
+    """Returns grid, words and noise shares of distributed privacy, for vectors of `size` entries.
 
     Raises:
         ConfigError: The plan has no such privacy, or its words are too short.
@@ -250,12 +251,18 @@ def noisy_sum(plan: FederationPlan, size: int) -> NoisySum:
         raise ConfigError('the plan has no privacy.model = "distributed"')
     return set_up(
         length=padded(size),
-        clip=update_clip(plan),
+        clip=vector_clip(plan),
         nodes=population(plan) if group_size(plan) is None else most_in_a_sum(plan),
         honest=honest(plan),
         noise_multiplier=privacy.noise_multiplier,
         bits=bits,
     )
+
+
+def vector_clip(plan: FederationPlan) -> float:
+    """Returns the largest L2 norm of what a node sends: its update, and figures behind it."""
+    joined = joined_of(plan)
+    return update_clip(plan) if joined is None else joined.norm
 
 
 def _figure(metrics: Metrics, name: str) -> float:

@@ -18,7 +18,7 @@ from fedsec.flower.robust import RobustCombination, RootUpdate
 from fedsec.flower.secure_sum import SecureSum
 from fedsec.flower.strategy import FedAdam, FedAvg, FedAvgM, ServerOptimizer, Weighting
 from fedsec.plan import FederationPlan, Training
-from fedsec.plan.figures import figures_of
+from fedsec.plan.figures import figures_of, joined_of, width
 from fedsec.plan.privacy import Privacy, population
 from fedsec.privacy.keystream import Keystream
 from fedsec.tasks.training import LocalTraining
@@ -66,10 +66,9 @@ def collection(
         trusted: Signing keys by node id, from the federation's signed roster, for secure sums.
     """
     if plan.secure_aggregation is not None:
-        return SecureSum(plan, size, trusted)
-    figures = figures_of(plan.privacy)
+        return SecureSum(plan, width(plan, size), trusted)
     return Plain(
-        size if figures is None else size + figures.count,  # these stand behind the update
+        width(plan, size),
         weighting(plan.learning[1]),
         withheld=plan.privacy is not None,
         longest=longest(plan),
@@ -109,16 +108,19 @@ def combination(
         if publish is None:
             raise ConfigError("the plan has [privacy]; say how noised aggregates are published")
         return Central(plan, publish, Keystream() if source is None else source, chance)
-    noised = plan.privacy is not None and plan.privacy.model == "distributed"
-    if noised and rule_of(plan) is None:
-        return OverPopulation(population(plan))  # of what the nodes have noised
     figures, made = figures_of(plan.privacy), _by_rule(plan, chance, root)
-    return made if figures is None else NoisedFigures(figures, made)
+    if figures is None:
+        return made
+    joined = joined_of(plan)
+    return NoisedFigures(figures, made, 1.0 if joined is None else joined.weight)
 
 
 def _by_rule(
     plan: FederationPlan, chance: Callable[[], np.random.Generator], root: RootUpdate | None
 ) -> Combination:
+    noised = plan.privacy is not None and plan.privacy.model == "distributed"
+    if noised and rule_of(plan) is None:
+        return OverPopulation(population(plan))  # of what the nodes have noised
     if plan.robust is None:
         return Weighted()
     if plan.robust.root is not None and root is None:

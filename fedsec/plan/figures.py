@@ -18,6 +18,7 @@ from fedsec.plan.refusal import Refusal
 if TYPE_CHECKING:
     from fedsec.plan.federation import FederationPlan
     from fedsec.privacy.figures import Figures
+    from fedsec.privacy.joined import Joined
 
 MOST_METRICS = 16
 NOISE = 3.0
@@ -33,6 +34,27 @@ def figures_of(privacy: Privacy | None) -> "Figures | None":
     ranges = tuple((name, low, high) for name, (low, high) in privacy.metrics.items())
     given = privacy.metrics_noise
     return Figures(ranges, NOISE * privacy.noise_multiplier if given is None else given)
+
+
+def joined_of(plan: "FederationPlan") -> "Joined | None":
+    """Returns how figures stand behind updates in sums that nodes noise; None if there are none.
+
+    Raises:
+        ConfigError: Nothing is left of the noise multiplier for the updates.
+    """
+    privacy = plan.privacy
+    figures = figures_of(privacy)
+    if privacy is None or privacy.model != "distributed" or figures is None:
+        return None
+    from fedsec.privacy.joined import Joined  # noqa: PLC0415 - a plan is read without numpy
+
+    return Joined(figures, privacy.clip, update_multiplier(plan))
+
+
+def width(plan: "FederationPlan", size: int) -> int:
+    """Returns the entries of what a node sends: an update (size,), and figures that are told."""
+    told = plan.privacy.metrics if plan.privacy is not None else None
+    return size + len(told or ())
 
 
 def update_multiplier(plan: "FederationPlan") -> float:
@@ -68,20 +90,17 @@ def noised_figures(plan: "FederationPlan") -> Iterator[Refusal]:
                 f"{privacy.metrics_noise:g} is read together with privacy.metrics only",
             )
         return
-    if privacy.model not in {"central", "local"}:
-        why = {
-            "distributed": "a sum carries shares of noise for the updates only",
-            "example": "noise in the training covers no figure that is taken beside it",
-        }[privacy.model]
+    if privacy.model == "example":
         yield Refusal(
             "privacy.metrics",
-            f'told with model = "central" or "local", this plan has "{privacy.model}": {why}; '
-            "leave it out",
+            "noise in the training covers no figure that is taken beside it; leave it out, or "
+            'choose another model than "example"',
         )
-    elif plan.secure_aggregation is not None:
+    elif plan.secure_aggregation is not None and privacy.model != "distributed":
         yield Refusal(
             "privacy.metrics",
-            "a secure sum carries updates only; leave it out, or [secure_aggregation]",
+            f'under model = "{privacy.model}" a secure sum carries updates only; leave it out, or '
+            'choose model = "distributed", whose noise covers both',
         )
     wrong = list(sound_ranges("privacy.metrics", privacy.metrics))
     yield from wrong

@@ -50,10 +50,10 @@ class Privacy(Section):
         corrupt: Of ``"distributed"``: how many may leave their noise out, or tell it others; as
             many as secure_aggregation.corrupt makes of the population if left out. Where there are
             groups, secure_aggregation.corrupt_per_group says it.
-        metrics: Of ``"central"`` and ``"local"``: whose noised means are told, by name, each with
-            the range that it is kept to: ``train-loss``, ``num-examples``, and what the task
-            measures, on each node's test records, of the model that a round begins with. All
-            others are withheld.
+        metrics: Not of ``"example"``: whose noised means are told, by name, each with the range
+            that it is kept to: ``train-loss``, ``num-examples``, and what the task measures, on
+            each node's test records, of the model that a round begins with. All others are
+            withheld.
         metrics_noise: Standard deviation of the noise on these over what one node changes, which
             comes out of `noise_multiplier`; 3 times that if left out.
     """

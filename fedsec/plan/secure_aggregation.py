@@ -229,10 +229,11 @@ def with_privacy(plan: "FederationPlan") -> Iterator[Refusal]:
             )
         return
     if section.metrics:
+        instead = ", or write privacy.metrics" if privacy.model == "distributed" else ""
         yield Refusal(
             "secure_aggregation.metrics",
-            f"{', '.join(section.metrics)}: no noise covers a figure; with [privacy] all of them "
-            "are withheld, so leave it out",
+            f"{', '.join(section.metrics)}: told without noise, which [privacy] does not allow; "
+            "leave it out" + instead,
         )
     if privacy.sampling is not None:
         yield Refusal(

@@ -1,6 +1,6 @@
 """A plan's privacy in a simulation: the deployed arithmetic, with counted chance.
 
-    rows --> local noise --> attack --> secure sums --> rule --> central noise
+    rows --> local noise or figures --> attack --> secure sums --> rule --> central noise
 
 Secure sums: `fedsec_sim.secret_sums`.
 
@@ -19,6 +19,7 @@ from fedsec.flower.reporting import Json
 from fedsec.flower.strategy import Matrix
 from fedsec.plan import FederationPlan
 from fedsec.plan.terms import terms
+from fedsec.privacy.joined import Joined
 from fedsec.privacy.keystream import Keystream
 from fedsec_sim.chance import COHORT, NOISE, generator
 from fedsec_sim.collecting import Turn
@@ -58,6 +59,23 @@ class LocalNoise:
             if np.isfinite(rows[place]).all():
                 source = keystream(self._seed, NOISE, turn.round, node)
                 rows[place] = self._perturb(rows[place], source)
+
+
+class Joining:
+    """How figures stand behind updates in sums that nodes noise; see `LocalNoise` of the others.
+
+    Args:
+        joined: Of the plan.
+    """
+
+    def __init__(self, joined: Joined) -> None:
+        self._joined = joined
+
+    def __call__(self, rows: Matrix, turn: Turn) -> None:
+        """Clips and weights every row."""
+        del turn
+        for row in rows:
+            row[:] = self._joined(row)
 
 
 def epsilon(plan: FederationPlan) -> Callable[[int], Mapping[str, Json]]:

@@ -7,10 +7,11 @@ from fedsec.flower.reporting import Json
 from fedsec.flower.strategy import Matrix
 from fedsec.flower.table import local_training
 from fedsec.plan import FederationPlan
+from fedsec.plan.figures import joined_of
 from fedsec.tasks.task import Task
 from fedsec.vectors import Vector
 from fedsec_sim.collecting import Attendance, Meddler, Turn, everybody
-from fedsec_sim.defences import LocalNoise
+from fedsec_sim.defences import Joining, LocalNoise
 from fedsec_sim.engines.engine import Bench
 from fedsec_sim.partitions import Split
 from fedsec_sim.population import Population, load_population
@@ -94,6 +95,8 @@ class Lab:
             stages.append(Momentum(self.momentum, bench.layout.size))
         if plan.privacy is not None and plan.privacy.model == "local":
             stages.append(LocalNoise(plan))
+        if (joined := joined_of(plan)) is not None:
+            stages.append(Joining(joined))
         if self.threat is not None and self.threat.attack is not None:
             members = self.senders(plan, bench.population)
             stages.append(Attacker(self.threat.attack, members, plan.learning[1].seed, rule))

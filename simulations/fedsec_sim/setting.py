@@ -22,7 +22,7 @@ from fedsec.flower.strategy import ServerState
 from fedsec.flower.sums import row_of, sum_form
 from fedsec.flower.table import ALGORITHMS, longest, weighting
 from fedsec.plan import FederationPlan
-from fedsec.plan.figures import figures_of
+from fedsec.plan.figures import figures_of, width
 from fedsec.plan.visibility import fewest_in_a_sum, group_size
 from fedsec.secagg.groups import draw_groups
 from fedsec.secagg.shuffle import SEED_BYTES
@@ -188,7 +188,7 @@ def _collection(setting: Setting, chosen: Chosen, attend: Attendance) -> Collect
         return setting.collect(rows)
     if plan.secure_aggregation is None:
         return rows
-    return sums_of(plan, rows, layout.size, lab.senders(plan, bench.population))
+    return sums_of(plan, rows, width(plan, layout.size), lab.senders(plan, bench.population))
 
 
 def sums_of(
@@ -199,7 +199,7 @@ def sums_of(
     Args:
         plan: Says who is added up with whom, and how.
         rows: Collects the nodes' updates.
-        size: d, entries of an update.
+        size: d, entries of what a node sends.
         hostile: Ids of nodes that keep to no clip.
     """
     return SecretSums(

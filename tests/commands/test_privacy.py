@@ -1,6 +1,7 @@
 """`fedsec privacy spend` and `calibrate`, through the command line's own door."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,18 @@ def test_the_noise_on_figures_is_told(tmp_path: Path, capsys: pytest.CaptureFixt
     told = json.loads(capsys.readouterr().out)
     nodes = population(FederationPlan.parse(path.read_text()))
     assert told["noise_of_figures"]["train-loss"] == pytest.approx(6 * 4 / 2 / nodes, rel=2e-3)
+
+
+def test_the_noise_of_a_sum_is_told_of_figures_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The share of nine honest nodes covers the sum; all ten add theirs."""
+    keys = "metrics = { train-loss = [0, 4] }\nmetrics_noise = 6.0\n"
+    path = written(tmp_path, 'model = "distributed"\n' + keys, SUM)
+    assert fedsec(["privacy", "spend", str(path), "--json", "--size", "400"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    expected = 6 * 4 / 2 / 10 * math.sqrt(10 / 9)
+    assert expected <= told["noise_of_figures"]["train-loss"] <= 1.02 * expected
 
 
 @pytest.mark.slow

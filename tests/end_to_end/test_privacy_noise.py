@@ -85,7 +85,9 @@ CASES = {
         node=1,
     ),
     "local": Case('model = "local"' + TOLD, coordinator=1, node=ROUNDS, told=True),
-    "distributed": Case('model = "distributed"', SUM, coordinator=1, node=ROUNDS, rounding=0.01),
+    "distributed": Case(
+        'model = "distributed"' + TOLD, SUM, coordinator=1, node=ROUNDS, rounding=0.01, told=True
+    ),
 }
 
 
@@ -125,7 +127,9 @@ def test_the_noise_is_what_the_plan_states(federation: LoopbackFederation, name:
         assert "examples" not in report
         assert ("train_loss" in report) == case.told
         assert ("noised" in report) == case.told
-        for figure, std in noise_of_figures(plan).items():  # each loss is far beyond its range
+        for figure, std in noise_of_figures(
+            plan, SIZE
+        ).items():  # each loss is far beyond its range
             true = {"train-loss": 2.0, "num-examples": 2.0}[figure]
             assert 0 < abs(report["noised"][figure] - true) < 6 * std
 

@@ -84,10 +84,11 @@ def test_honest_runs_of_every_model_pass(name: str) -> None:
     assert planting(mechanism)().passed
 
 
-def test_honest_sums_of_noise_shares_pass() -> None:
+@pytest.mark.parametrize("told", ["", "metrics = { train-loss = [0, 4] }\nmetrics_noise = 1.5\n"])
+def test_honest_sums_of_noise_shares_pass(told: str) -> None:
     text = PLAN.replace("rounds = 2", "rounds = 1") + PRIVACY.format("distributed")
     secure = '[secure_aggregation]\nmode = "semi-honest"\n'
-    mechanism = mechanism_of(FederationPlan.parse(text + "bits = 20\n" + secure))
+    mechanism = mechanism_of(FederationPlan.parse(text + "bits = 20\n" + told + secure))
     assert noise_passes(mechanism)
     assert planting(mechanism)().passed
 

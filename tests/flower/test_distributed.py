@@ -8,16 +8,18 @@ import scipy.stats
 from flwr.app import Message
 
 from fedsec.errors import BudgetExhausted, StateError
-from fedsec.flower.combination import OverPopulation
 from fedsec.flower.mod import guard
 from fedsec.flower.node_privacy import NodePrivacy, unchanged
+from fedsec.flower.noised_figures import NOISED
 from fedsec.flower.reporting import ROUND
 from fedsec.flower.rounds import Rounds
 from fedsec.flower.secure_messages import Stage, read_stage
 from fedsec.flower.secure_node import Identity
 from fedsec.flower.strategy import FedAvg, ServerState
 from fedsec.flower.sums import noisy_sum
+from fedsec.flower.table import combination
 from fedsec.plan import FederationPlan
+from fedsec.plan.figures import figures_of, joined_of
 from tests.flower.fakes import FakeGrid, Waiting, answering
 from tests.flower.secure import FIRST, signer
 
@@ -69,11 +71,15 @@ class NoisedGrid(FakeGrid):
 
     def __init__(self, agreed: FederationPlan, updates: np.ndarray, ledgers: Ledgers) -> None:
         self.left_unpaid: list[int] = []
+        joined = joined_of(agreed)
 
         def node(place: int) -> object:
             me = FIRST + place
             private = NodePrivacy(
-                None, unchanged, pay=lambda number, attempt: ledgers.pay(me, number, attempt)
+                None,
+                unchanged if joined is None else lambda update, _heading: joined(update),
+                pay=lambda number, attempt: ledgers.pay(me, number, attempt),
+                figures=figures_of(agreed.privacy),
             )
             mod = guard(agreed, lambda _plan: None, Identity(signer(me)), private)
             app = answering(updates[place].tolist())
@@ -93,10 +99,13 @@ class NoisedGrid(FakeGrid):
         return [each for each in replies if each.metadata.src_node_id not in self.silent]
 
 
-def run(ledgers: Ledgers, updates: np.ndarray) -> tuple[Rounds, NoisedGrid, ServerState]:
-    agreed = FederationPlan.parse(PLAN)
+def run(
+    ledgers: Ledgers, updates: np.ndarray, plan: str = PLAN
+) -> tuple[Rounds, NoisedGrid, ServerState]:
+    agreed = FederationPlan.parse(plan)
     grid = NoisedGrid(agreed, updates, ledgers)
-    rounds = Rounds(agreed, grid, grid, size=SIZE, combine=OverPopulation(N), clock=Waiting().clock)
+    combine = combination(agreed)
+    rounds = Rounds(agreed, grid, grid, size=SIZE, combine=combine, clock=Waiting().clock)
     return rounds, grid, ServerState.begin({"w": np.zeros(SIZE, np.float32)}, FedAvg())
 
 
@@ -153,3 +162,33 @@ def test_every_attempt_that_a_node_answers_is_charged() -> None:
         rounds(state, 1)
     tries = {tuple(entries) for entries in ledgers.charged.values()}
     assert tries == {((1, 1), (1, 2))}
+
+
+TOLD = """metrics = { train-loss = [0.0, 2.0], num-examples = [0, 4] }
+metrics_noise = 2.0
+[secure_aggregation]"""
+
+
+def test_figures_stand_in_the_sum_and_share_its_noise() -> None:
+    """Their means over 6 public nodes, of which one is absent and counts as the middle."""
+    ledgers, rows = Ledgers(), unit_rows()
+    plan = PLAN.replace("[secure_aggregation]", TOLD)
+    rounds, grid, state = run(ledgers, rows, plan)
+    grid.silent = {FIRST}
+    moved = rounds(state, 1)
+    agreed = FederationPlan.parse(plan)
+    joined = joined_of(agreed)
+    assert joined is not None
+    found = noisy_sum(agreed, SIZE + 2)
+    noise = (moved.vector - rows[1:].sum(axis=0) / N).astype(np.float64)
+    std = found.std(5) / N
+    assert std == pytest.approx(joined.multiplier * math.sqrt(5 / 4) / N, rel=0.01)
+    statistic = float((noise**2).sum()) / std**2
+    assert 1e-5 < scipy.stats.chi2.cdf(statistic / (1 + 1 / 4 / found.share), SIZE) < 1 - 1e-5
+    (event,) = grid.of(ROUND)
+    told, share = event[NOISED], std / joined.weight
+    assert share == pytest.approx(2.0 * math.sqrt(2) / 2 * math.sqrt(5 / 4) / N, rel=0.01)
+    for name, expected, width in (("train-loss", 1 - 5 / 6, 2), ("num-examples", 2 - 5 / 6, 4)):
+        assert abs(told[name] - expected) < 6 * share * width
+    assert event["train_loss"] == told["train-loss"]
+    assert "examples" not in event

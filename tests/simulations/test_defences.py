@@ -86,10 +86,11 @@ def test_adversaries_act_under_the_defences() -> None:
 
 def test_figures_that_the_plan_asks_for_are_told_under_noise() -> None:
     told = "metrics = { train-loss = [0, 4], num-examples = [0, 200] }\nmetrics_noise = MUCH\n"
-    for model, much in (("central", 3.0), ("local", 3.0)):
+    for model, much in (("central", 3.0), ("local", 3.0), ("distributed", 3.0)):
         text = PLAN + PRIVACY.format(model) + told.replace("MUCH", str(much))
+        text += SUM.replace("clip = 5.0\n", "") if model == "distributed" else ""
         history, true = run(text), run(PLAN)
-        std = noise_of_figures(FederationPlan.parse(text))
+        std = noise_of_figures(FederationPlan.parse(text), len(vector(history)))
         (first, plain) = history.rounds[0]["noised"], true.rounds[0]
         assert isinstance(first, dict)
         assert 0 < abs(first["train-loss"] - plain["train_loss"]) < 6 * std["train-loss"]
