@@ -56,6 +56,7 @@ def _check_secure_aggregation(plan: FederationPlan, policy: Policy) -> None:
             f'secure_aggregation.mode = "{secure.mode}" is less than this node\'s '
             f'policy.secure_aggregation = "{asked}"'
         )
+    policy.minima.check_attempts(plan.round.attempts)
     bits, clip = word_bits(plan), update_clip(plan)
     if bits < policy.min_word_bits:
         raise PolicyRefusal(

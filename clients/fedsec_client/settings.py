@@ -106,6 +106,7 @@ class Policy(_Table):
             drawn, and of those that are there when a sum begins.
         min_neighbours: Least nodes with which this one exchanges masks there; k.
         min_threshold: Least shares that open a secret of this node there; t.
+        max_attempts: Most attempts at a round there; 0 sets no limit.
         min_word_bits: Least bits of the words that are added there.
         max_clip: Largest L2 norm to which an update may be clipped there; 0 sets no limit.
         privacy: The least that a plan must have: ``"none"``; ``"promised"``: some [privacy];
@@ -123,6 +124,7 @@ class Policy(_Table):
     min_group: Annotated[int, Field(ge=1, le=100_000)] = 4
     min_neighbours: Annotated[int, Field(ge=0, le=100_000)] = 0
     min_threshold: Annotated[int, Field(ge=0, le=100_000)] = 0
+    max_attempts: Annotated[int, Field(ge=0, le=1_000)] = 0
     min_word_bits: Literal[16, 32] = 16
     max_clip: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     privacy: Literal["none", "promised", "enforced"] = "none"
@@ -132,7 +134,11 @@ class Policy(_Table):
     def minima(self) -> Minima:
         """What a round with a secure sum must have, whatever the plan says."""
         return Minima(
-            self.min_cohort, self.min_neighbours, self.min_threshold, group=self.min_group
+            self.min_cohort,
+            self.min_neighbours,
+            self.min_threshold,
+            group=self.min_group,
+            attempts=self.max_attempts,
         )
 
 
@@ -305,6 +311,7 @@ min_cohort = 4            # least nodes in a round with a secure sum
 min_group = 4             # least nodes that begin the sum of a group, where groups have sums
 min_neighbours = 0        # least nodes with which this one exchanges masks
 min_threshold = 0         # least shares that open a secret of this node
+max_attempts = 0          # most tries at a round, as two sums of one may tell an update; 0: any
 min_word_bits = 16        # of the words that are added: 16 or 32
 max_clip = 0              # largest L2 norm to which an update may be clipped; 0: no limit
 # Least differential privacy of a plan: "none"; "promised": the coordinator may be the one who adds

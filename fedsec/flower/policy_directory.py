@@ -4,7 +4,7 @@
     DIR/root.cert.pem     the federation's root, which the site compared with that of its holder
     DIR/roster            signed by the root; the site puts a newer one in its place
     DIR/roster.newest     the newest that this node has ever gone by; it goes back to none before it
-    DIR/policy.toml       min_cohort, min_neighbours, min_threshold; may be missing
+    DIR/policy.toml       min_cohort, min_neighbours, min_threshold, max_attempts; may be missing
 
 The node's own configuration names it, never the app or the coordinator:
 
@@ -52,7 +52,12 @@ SIGNING_KEY, ROOT, ROSTER, NEWEST = (
     "roster.newest",
 )
 MINIMA = "policy.toml"
-_MINIMA = {"min_cohort": "cohort", "min_neighbours": "neighbours", "min_threshold": "threshold"}
+_MINIMA = {
+    "min_cohort": "cohort",
+    "min_neighbours": "neighbours",
+    "min_threshold": "threshold",
+    "max_attempts": "attempts",
+}
 
 
 class Held(NamedTuple):

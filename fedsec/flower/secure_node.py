@@ -106,9 +106,13 @@ class SecureNode:
         identity: The node's.
         code: Makes the words of the app's answer.
         turns: Where secrets lie between stages.
+
+    Raises:
+        PolicyRefusal: The plan allows more attempts at a round than the site does.
     """
 
     def __init__(self, plan: FederationPlan, identity: Identity, code: Code, turns: Turns) -> None:
+        identity.minima.check_attempts(plan.round.attempts)
         self._plan = plan
         self._identity = identity
         self._code = code
@@ -208,6 +212,7 @@ def secure_node(plan: FederationPlan, identity: Identity | None) -> SecureNode |
 
     Raises:
         ConfigError: The plan demands them, and there is no identity.
+        PolicyRefusal: As of `SecureNode`.
     """
     if plan.secure_aggregation is None:
         return None

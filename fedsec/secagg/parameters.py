@@ -130,7 +130,7 @@ class Parameters:
 
 @dataclass(frozen=True, slots=True)
 class Minima:
-    """What a site asks of a round beyond the plan: it takes part in none with less.
+    """What a site asks of a round beyond the plan: it takes part in no other.
 
     Args:
         cohort: Least nodes of a round.
@@ -138,12 +138,26 @@ class Minima:
         threshold: Least t.
         group: Least nodes of a group, where each has a sum of its own: as drawn, and whenever a sum
             begins.
+        attempts: Most attempts at a round, each of which may end in a sum; 0 sets no limit.
     """
 
     cohort: int = 1
     neighbours: int = 0
     threshold: int = 0
     group: int = 1
+    attempts: int = 0
+
+    def check_attempts(self, attempts: int) -> None:
+        """Returns when a plan allows no more attempts at a round than the site does.
+
+        Raises:
+            PolicyRefusal: It allows more.
+        """
+        if self.attempts and attempts > self.attempts:
+            raise PolicyRefusal(
+                f"round.attempts = {attempts} is more than this node's "
+                f"policy.max_attempts = {self.attempts}"
+            )
 
     def check_cohort(self, nodes: int) -> None:
         """Returns when a round has as many nodes as the site wants.

@@ -104,7 +104,7 @@ def test_a_secure_sum_is_welcome_where_none_is_asked_for(plan: str) -> None:
 
 
 def test_what_is_asked_for_is_enough() -> None:
-    most = "min_cohort = 10\nmin_neighbours = 9\nmin_threshold = 7\nmin_word_bits = 32\nmax_clip = 2.0\n"
+    most = "max_attempts = 3\nmin_cohort = 10\nmin_neighbours = 9\nmin_threshold = 7\nmin_word_bits = 32\nmax_clip = 2.0\n"
     ask(MALICIOUS, SITE + '[policy]\nsecure_aggregation = "malicious"\n' + most)
     ask(MALICIOUS, SITE + '[policy]\nsecure_aggregation = "semi-honest"\n')
 
@@ -118,6 +118,7 @@ def test_what_is_asked_for_is_enough() -> None:
         (SEMI, "min_cohort = 11", "in the smallest round of the plan: 10 nodes, less than this node's policy.min_cohort = 11"),
         (SEMI, "min_neighbours = 10", "9 neighbours, less than this node's policy.min_neighbours = 10"),
         (SEMI, "min_threshold = 8", "7 shares that open a secret, less than this node's policy.min_threshold = 8"),
+        (SEMI, "max_attempts = 2", "round.attempts = 3 is more than this node's policy.max_attempts = 2"),
         (SEMI + "word_bits = 16\n", "min_word_bits = 32", "words of 16 bits are less than this node's policy.min_word_bits = 32"),
         (SEMI, "max_clip = 1.5", "updates may have an L2 norm of 2, more than this node's policy.max_clip = 1.5"),
     ],

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from flwr.app import Message
 
+from fedsec.flower.collection import Attempt, Collected, Post
 from fedsec.flower.group_node import placed
-from fedsec.flower.messages import Heading
+from fedsec.flower.messages import Heading, instruction
 from fedsec.flower.reporting import ROUND
 from fedsec.flower.rounds import Rounds
 from fedsec.flower.secure_messages import (
@@ -27,6 +28,7 @@ from fedsec.flower.secure_messages import (
     request,
 )
 from fedsec.flower.secure_session import make_setting
+from fedsec.flower.secure_sum import SecureSum
 from fedsec.flower.strategy import FedAvg, ServerState
 from fedsec.flower.sums import sum_form
 from fedsec.flower.table import collection
@@ -42,7 +44,7 @@ from tests.flower.secure import FIRST, SecureGrid, guarded, signer
 N, SIZE = 10, 3
 NODES = tuple(range(FIRST, FIRST + N))
 UPDATES = np.random.default_rng(5).normal(size=(N + 1, SIZE)).tolist()
-AGREED = FederationPlan.parse(f"""
+PLAN = f"""
 schema = 1
 name = "lies"
 visibility = "groups"
@@ -62,7 +64,8 @@ mode = "malicious"
 clip = 20.0
 group_size = 5
 corrupt_per_group = 1
-""")
+"""
+AGREED = FederationPlan.parse(PLAN)
 
 Lie: TypeAlias = Callable[[Mapping[int, bytes]], bytes]
 """From what each node is to be told at a stage to what one of them is told."""
@@ -120,6 +123,47 @@ def groups_of(grid: LyingGrid) -> list[tuple[int, ...]]:
 
 def answered(grid: LyingGrid) -> object:
     return grid.of(ROUND)[-1]["answered"]
+
+
+# --- two sums of one round -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_two_sums_of_a_group_tell_a_node_s_update_unless_there_is_one_attempt(
+    attempts: int,
+) -> None:
+    agreed = FederationPlan.parse(PLAN.replace("attempts = 2", f"attempts = {attempts}"))
+    grid = LyingGrid(agreed, UPDATES[:N])
+    collect = SecureSum(agreed, SIZE, grid.trusted)
+
+    def opened(number: int, nodes: tuple[int, ...]) -> Collected:
+        model = {"w": np.zeros(SIZE, np.float32)}
+        content = instruction(model, round_number=1, plan=agreed.digest, attempt=number)
+        post = Post(grid, 5.0, clock=Waiting().clock)
+        return collect(post, Attempt(1, number, nodes, content))
+
+    everybody = opened(1, NODES)
+    group, with_victim = everybody.groups[0], everybody.rows[0].copy()
+    victim, rest = group[-1], tuple(node for node in NODES if node != group[-1])
+    if attempts == 2:
+        without = opened(2, rest)
+        (place,) = (at for at, others in enumerate(without.groups) if set(others) < set(group))
+        told = len(group) * with_victim - (len(group) - 1) * without.rows[place]
+        np.testing.assert_allclose(told, UPDATES[victim - FIRST], atol=1e-4)
+        return
+    refused_over(opened(2, rest), "the plan has 1 (round.attempts)")
+    refused_over(opened(1, rest), "was asked for before")
+    for node, update in enumerate(UPDATES[:N], FIRST):  # programs that start again remember
+        grid._apps = {**grid._apps, node: guarded(agreed, node, answering(update), grid.trusted)}
+    refused_over(opened(1, rest), "a secure sum is made once")
+
+
+def refused_over(collected: Collected, why: str) -> None:
+    """Checks that there is no sum, since every node that was asked refused for this reason."""
+    assert collected.groups == ()
+    asked = [reason for reason in collected.failed.values() if reason != "it is not there"]
+    assert len(asked) == N - 1
+    assert all(why in reason for reason in asked)
 
 
 # --- the draw, by hand ---------------------------------------------------------------------------

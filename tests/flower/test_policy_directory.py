@@ -171,3 +171,12 @@ def test_minima_bind(sites: Sites) -> None:
     assert sites.read().minima == Minima(cohort=6, threshold=2)
     with pytest.raises(StateError, match=r"5 nodes, less than this node's policy.min_cohort = 6"):
         train(sites.fleet())
+
+
+def test_a_site_s_most_attempts_bind(sites: Sites) -> None:
+    for directory in sites.directories.values():
+        (directory / policy_directory.MINIMA).write_text("max_attempts = 2\n")
+    with pytest.raises(
+        StateError, match=r"round\.attempts = 3 is more than .*policy\.max_attempts = 2"
+    ):
+        train(sites.fleet())

@@ -14,6 +14,7 @@ from fedsec.flower.mod import guard
 from fedsec.flower.secure_messages import SECAGG, Stage, request, with_stage
 from fedsec.flwr_compat import become, set_message_id
 from fedsec.plan import FederationPlan
+from fedsec.secagg.parameters import Minima
 from tests.flower.fakes import answering
 from tests.flower.secure import guarded, secure_plan
 
@@ -70,6 +71,19 @@ def test_a_stage_of_a_turn_that_did_not_begin(
 ) -> None:
     with pytest.raises(PolicyRefusal, match="not in it"):
         node(ask(request(stage, Heading(1, 1, PLAN.digest), bytes(8))))
+
+
+@pytest.mark.parametrize(("most", "refused"), [(0, False), (3, False), (2, True)])
+def test_a_site_says_how_often_a_round_may_be_tried(most: int, refused: bool) -> None:
+    def begin() -> None:
+        guarded(PLAN, NODE, answering([1.0]), minima=Minima(attempts=most))
+
+    if refused:
+        why = r"round\.attempts = 3 is more than this node's policy\.max_attempts = 2"
+        with pytest.raises(PolicyRefusal, match=why):
+            begin()
+    else:
+        begin()
 
 
 def test_a_stage_of_another_attempt_of_the_same_round(node: Callable[[Message], Message]) -> None:
