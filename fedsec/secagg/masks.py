@@ -4,14 +4,12 @@
 
 The vector is cut into one range per core; within a range it is done chunk by chunk, all streams on
 one chunk before the next, so that the chunk stays in the cache. A keystream can be entered at any
-word: block ``i`` of a stream is counter + i. Each thread has one buffer for keystream, for good: to
-allocate one costs as much as half a mask. AES runs without the interpreter's lock.
+word: block ``i`` of a stream is counter + i. AES and sums run without the interpreter's lock.
 
 Source: NIST SP 800-38A section 6.5 (CTR). Specification: docs/spec/secagg.md, section "Masks".
 """
 
 import os
-import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -30,19 +28,9 @@ Words: TypeAlias = NDArray[np.uint16] | NDArray[np.uint32]
 
 WORD_TYPES: dict[int, np.dtype[Any]] = {16: np.dtype("<u2"), 32: np.dtype("<u4")}
 BLOCK = 16  # bytes of AES
-CHUNK = 1 << 18  # bytes; a chunk and its keystream fit in the second cache
+CHUNK = 1 << 17  # bytes; a chunk, its keystream and the zeros fit in a second cache of 512 KiB
 _WORTH = 1 << 20  # bytes of keystream, fewer of which are not worth a thread
-_ZEROS = bytes(CHUNK)
-
-
-class _Scratch(threading.local):
-    """A thread's room for one chunk of keystream, and for what the cipher asks for beyond it."""
-
-    def __init__(self) -> None:
-        self.buffer = bytearray(CHUNK + BLOCK - 1)
-
-
-_SCRATCH = _Scratch()
+_ZEROS = memoryview(bytes(CHUNK))
 
 
 def word_type(word_bits: int) -> np.dtype[Any]:
@@ -89,12 +77,15 @@ def apply(
         (vector.view(np.uint8)[start:end].view(vector.dtype), start + offset * vector.itemsize)
         for start, end in ranges
     ]
-    if len(jobs) == 1:
-        _apply_range(*jobs[0], added, removed)
+    (first, start), *others = jobs
+    if not others:
+        _apply_range(first, start, added, removed)
         return
-    with ThreadPoolExecutor(len(jobs)) as pool:
-        for done in [pool.submit(_apply_range, part, at, added, removed) for part, at in jobs]:
-            done.result()
+    with ThreadPoolExecutor(len(others)) as pool:
+        begun = [pool.submit(_apply_range, part, at, added, removed) for part, at in others]
+        _apply_range(first, start, added, removed)
+        for each in begun:
+            each.result()
 
 
 def keystream(stream: Stream, words: int, word_bits: int, *, offset: int = 0) -> Words:
@@ -121,17 +112,15 @@ def _apply_range(
         *((_enter(stream, block), np.add) for stream in added),
         *((_enter(stream, block), np.subtract) for stream in removed),
     ]
-    buffer = _SCRATCH.buffer
-    used = np.frombuffer(buffer, np.uint8, min(CHUNK, vector.nbytes))
-    zeros, step = memoryview(_ZEROS), CHUNK // vector.itemsize
-    for start in range(0, vector.size, step):
-        chunk = vector[start : start + step]
-        blank = zeros[: chunk.nbytes]
-        mask = np.frombuffer(buffer, vector.dtype, chunk.size)
+    buffer = bytearray(min(CHUNK, vector.nbytes) + BLOCK - 1)  # the cipher asks for so much more
+    masks = np.frombuffer(buffer, vector.dtype, min(CHUNK, vector.nbytes) // vector.itemsize)
+    for start in range(0, vector.size, masks.size):
+        chunk = vector[start : start + masks.size]
+        blank, mask = _ZEROS[: chunk.nbytes], masks[: chunk.size]
         for context, operation in streams:
             context.update_into(blank, buffer)
-            operation(chunk, mask, out=chunk)
-    used[:] = 0  # a keystream is a secret
+            operation(chunk, mask, chunk)
+    masks[:] = 0  # a keystream is a secret
 
 
 def _enter(stream: Stream, block: int) -> CipherContext:
