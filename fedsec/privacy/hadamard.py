@@ -68,13 +68,13 @@ class Rotation:
         return sum(self._lengths)
 
     def forward(self, vector: Doubles) -> Doubles:
-        """Returns the rotated `vector` (length,), of the same norm."""
-        rotated = np.zeros(self.length)
+        """Returns the rotated `vector` (..., length), of the same norm; a stack of them alike."""
+        rotated = np.zeros((*vector.shape[:-1], self.length))
         for places, block in zip(_dealt(self._size), self._blocks(), strict=True):
-            rotated[block.start : block.start + _count(places)] = vector[places]
+            rotated[..., block.start : block.start + _count(places)] = vector[..., places]
         np.negative(rotated, out=rotated, where=self._negative)
         for block in self._blocks():
-            rotated[block] = hadamard(rotated[block])
+            rotated[..., block] = hadamard(rotated[..., block])
         return rotated
 
     def backward(self, rotated: Doubles) -> Doubles:
@@ -94,8 +94,8 @@ class Rotation:
 
 
 def hadamard(block: Doubles) -> Doubles:
-    """Returns the orthonormal Hadamard transform of `block` (2^k,). It is its own inverse."""
-    left = block.size.bit_length() - 1
+    """Returns the orthonormal Hadamard transform of `block` (..., 2^k). It is its own inverse."""
+    left = block.shape[-1].bit_length() - 1
     turned = block
     while left > 0:  # the index's highest bits first, a few in each turn
         bits = min(left, _RADIX)
@@ -104,7 +104,7 @@ def hadamard(block: Doubles) -> Doubles:
             turned = _matrix(bits) @ turned.reshape(-1, 1 << bits, 1 << left)
         else:
             turned = turned.reshape(-1, 1 << bits) @ _matrix(bits)
-    return turned.reshape(-1)
+    return turned.reshape(block.shape)
 
 
 @lru_cache(maxsize=_RADIX)

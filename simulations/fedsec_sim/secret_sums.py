@@ -10,8 +10,9 @@ could, so that no clip holds it, and leaves its share of the noise out.
 
 import hashlib
 import math
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import TypeAlias
 
 import numpy as np
@@ -25,16 +26,13 @@ from fedsec.flower.sums import SumForm, Summed
 from fedsec.privacy.keystream import KEY_BYTES, Keystream
 from fedsec.vectors import Vector, norm
 from fedsec_sim.chance import CODE, generator
+from fedsec_sim.stacked_words import words_of
 
 FormOf: TypeAlias = Callable[[int, Heading], SumForm]
 """From how many nodes were to be in a sum, and the turn, to the form of their vectors."""
 
 Groups: TypeAlias = Callable[[Sequence[int]], Sequence[Sequence[int]]]
 """From the ids of a cohort, ascending, to those of each group."""
-
-
-honest = SumForm.encode
-"""What a node does that keeps to the plan; a hostile one may have changed its software."""
 
 
 RowOf: TypeAlias = Callable[[Summed, int, int], tuple[Vector, float]]
@@ -90,49 +88,85 @@ class SecretSums:
         if not len(found.rows):
             return found
         heading = read_heading(attempt.content)
-        key = generator(self._seed, CODE, attempt.round, attempt.number).bytes(KEY_BYTES)
-        places = {node: place for place, (node,) in enumerate(found.groups)}
-        forms: dict[int, SumForm] = {}
+        groups, failed = self._opened(found, attempt)
+        sizes = {group.drawn for group in groups}
+        forms = {size: self._form_of(size, heading) for size in sorted(sizes)}
         rows: list[Vector] = []
-        groups: list[tuple[int, ...]] = []
         weights: list[float] = []
         told: list[Metrics] = []
-        failed = dict(found.failed)
-        for group in self._groups(attempt.cohort):
-            present = tuple(node for node in group if node in places)
-            if len(present) < self._least:
-                few = f"{len(present)} survivors, at least {self._least} are needed"
-                failed |= dict.fromkeys(present, f"its group has no sum: {few}")
-                continue
-            if len(group) not in forms:
-                forms[len(group)] = self._form_of(len(group), heading)
-            form = forms[len(group)]
-            total = self._sum(form, key, found, [places[node] for node in present])
-            summed = form.decode(total, len(present))
-            row, weight = self._row(summed, len(present), len(group))
+        for group, total in zip(groups, self._totals(groups, forms, found, attempt), strict=True):
+            answered = len(group.present)
+            summed = forms[group.drawn].decode(total, answered)
+            row, weight = self._row(summed, answered, group.drawn)
             rows.append(row)
-            groups.append(present)
             weights.append(weight)
             if summed.figures:
-                told.append(Metrics(summed.total or len(present), summed.figures))
+                told.append(Metrics(summed.total or answered, summed.figures))
         return replace(
             found,
             rows=np.stack(rows) if rows else found.rows[:0],
-            groups=tuple(groups),
+            groups=tuple(group.present for group in groups),
             weights=np.array(weights),
             metrics=tuple(told),
             failed=frozen(failed),
         )
 
-    def _sum(self, form: SumForm, key: bytes, found: Collected, places: Sequence[int]) -> Words:
-        """Returns the sum of the words of the nodes whose rows lie at `places` (length,)."""
-        total = np.zeros(form.length, word_type(form.encoding.bits))
-        for place in places:
-            (node,) = found.groups[place]
-            encode = overlong if node in self._hostile else honest
-            source = source_of(key, node)
-            total += encode(form, found.rows[place], found.metrics[place], source)
-        return total
+    def _opened(self, found: Collected, attempt: Attempt) -> tuple[list["_Group"], dict[int, str]]:
+        """Returns the groups that have a sum, and of nodes that are in none why not."""
+        places = {node: place for place, (node,) in enumerate(found.groups)}
+        failed = dict(found.failed)
+        groups: list[_Group] = []
+        for drawn in self._groups(attempt.cohort):
+            present = tuple(node for node in drawn if node in places)
+            if len(present) < self._least:
+                few = f"{len(present)} survivors, at least {self._least} are needed"
+                failed |= dict.fromkeys(present, f"its group has no sum: {few}")
+                continue
+            groups.append(_Group(len(drawn), present, tuple(places[node] for node in present)))
+        return groups, failed
+
+    def _totals(
+        self,
+        groups: Sequence["_Group"],
+        forms: Mapping[int, SumForm],
+        found: Collected,
+        attempt: Attempt,
+    ) -> Iterator[Words]:
+        """Yields the sum of the words of each group's nodes (length,)."""
+        key = generator(self._seed, CODE, attempt.round, attempt.number).bytes(KEY_BYTES)
+        for drawn, alike in groupby(groups, lambda group: group.drawn):
+            some, form = list(alike), forms[drawn]
+            turns = [
+                (place, source_of(key, node))
+                for group in some
+                for node, place in zip(group.present, group.places, strict=True)
+                if node not in self._hostile
+            ]
+            coded = words_of(form, found.rows, found.metrics, turns)
+            for group in some:
+                total = np.zeros(form.length, word_type(form.encoding.bits))
+                for node, place in zip(group.present, group.places, strict=True):
+                    if node in self._hostile:
+                        row, told = found.rows[place], found.metrics[place]
+                        total += overlong(form, row, told, source_of(key, node))
+                    else:
+                        total += next(coded)
+                yield total
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Nodes whose words are added up.
+
+    Args:
+        drawn: How many were to be in it.
+        present: Ids of those that are.
+        places: Of their rows.
+    """
+
+    drawn: int
+    present: tuple[int, ...]
+    places: tuple[int, ...]
 
 
 def source_of(key: bytes, node: int) -> Keystream:
@@ -155,6 +189,6 @@ def overlong(form: SumForm, update: Vector, metrics: Metrics, source: Keystream)
     if isinstance(encoding, Rotated):
         form = replace(form, encoding=replace(encoding, noise=None))
     times = max(1, math.ceil(norm(update) / form.clip))
-    words = honest(form, update / np.float32(times), metrics, source)
+    words = form.encode(update / np.float32(times), metrics, source)
     words[: encoding.length] *= words.dtype.type(times % (1 << form.word_bits))
     return words

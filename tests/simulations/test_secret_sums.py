@@ -17,6 +17,7 @@ from fedsec.secagg.coordinator import Opened
 from fedsec.secagg.groups import draw_groups
 from fedsec_sim.chance import CODE, generator
 from fedsec_sim.secret_sums import SecretSums, overlong, source_of
+from fedsec_sim.stacked_words import words_of
 from tests.secagg.rig import Rig, make_setting
 
 NODES = tuple(range(100, 109))
@@ -78,6 +79,19 @@ def test_a_group_is_what_the_protocol_opens(form_of: object, *, malicious: bool)
         opened = Rig(setting, group, words).run()
         assert isinstance(opened, Opened)
         np.testing.assert_array_equal(form.decode(opened.total, len(group)).mean, row)
+
+
+@pytest.mark.parametrize("clip", [CLIP, CLIP / 8])
+@pytest.mark.parametrize("form_of", [plain, noised])
+def test_many_nodes_at_once_send_what_each_sends(form_of: object, clip: float) -> None:
+    form = replace(form_of(4, None), clip=clip)  # type: ignore[operator]
+    drawn = np.random.default_rng(9).standard_normal((3000, SIZE)).astype(np.float32)
+    drawn[7] = 0
+    told = [Metrics(1, {})] * len(drawn)
+    order = np.random.default_rng(9).permutation(len(drawn)).tolist()
+    words = words_of(form, drawn, told, [(place, source_of(KEY, place)) for place in order])
+    alone = (form.encode(drawn[place], told[place], source_of(KEY, place)) for place in order)
+    np.testing.assert_array_equal(list(words), list(alone))
 
 
 def test_the_rows_are_the_means_of_the_groups() -> None:

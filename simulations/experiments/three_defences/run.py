@@ -11,9 +11,12 @@ import time
 from pathlib import Path
 
 from fedsec.errors import ConfigError
-from fedsec_sim.three_defences.cell import Cell, run
+from fedsec_sim.three_defences.cell import Cell
 from fedsec_sim.three_defences.grid import cells
+from fedsec_sim.three_defences.recipes import SEED
 from fedsec_sim.three_defences.results import MEASURED, add, read
+from fedsec_sim.three_defences.running import run
+from fedsec_sim.three_defences.tables import tables
 
 HERE = Path(__file__).parent
 
@@ -49,7 +52,8 @@ def line(cell: Cell) -> str:
     """Returns a cell in a few words."""
     noise = "no noise" if cell.epsilon is None else f"epsilon {cell.epsilon:g}"
     attack = f"{cell.hostile} x{cell.factor} {cell.placement}" if cell.hostile else "no attack"
-    return f"{cell.data} n={cell.nodes} g={cell.size} {cell.rule} {noise} {attack} {cell.recipe}"
+    how = cell.recipe if cell.seed == SEED else f"{cell.recipe} seed={cell.seed}"
+    return f"{cell.data} n={cell.nodes} g={cell.size} {cell.combined} {noise} {attack} {how}"
 
 
 def main() -> None:
@@ -64,8 +68,11 @@ def main() -> None:
         print(f"{compute(given.file, given.seconds, given.only)} cells computed", flush=True)
     from fedsec_sim.three_defences.pictures import draw  # noqa: PLC0415 - matplotlib takes a second
 
-    for made in draw(read(given.file), HERE):
+    measured = read(given.file)
+    for made in draw(measured, HERE):
         print(made)
+    (HERE / "tables.md").write_text(tables(measured), encoding="utf-8")
+    print(HERE / "tables.md")
 
 
 if __name__ == "__main__":

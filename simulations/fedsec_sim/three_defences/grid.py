@@ -1,10 +1,12 @@
 """Which cells the map has, in the order in which they are worth computing."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import product
 
 from fedsec.plan.robust import RuleName
-from fedsec_sim.three_defences.cell import Cell, Placement
+from fedsec_sim.three_defences.cell import Before, Cell, Placement
+from fedsec_sim.three_defences.recipes import SEED
 
 RULES: tuple[RuleName, ...] = ("median", "trimmed-mean", "geometric-median", "centered-clipping")
 EPSILONS: tuple[float | None, ...] = (None, 8.0, 50.0)
@@ -12,45 +14,99 @@ PERCENTS = (0, 1, 2, 5)
 FACTORS = (10, 100)
 PLACEMENTS: tuple[Placement, ...] = ("worst", "random")
 SIZES = (5, 10)
-FRONTIER_NODES, FRONTIER_EPSILON = 1000, 8.0
-WAYS: tuple[tuple[RuleName, int, str], ...] = (
-    ("median", 5, "plain"),
-    ("caf", 20, "few-waves"),
-    ("caf", 20, "three-waves"),
-    ("caf", 20, "two-waves"),
-    ("caf", 20, "two-rounds"),
-    ("caf", 10, "two-waves"),
-    ("cge", 20, "few-rounds"),
-    ("caf", 20, "few-rounds"),
-    ("caf", 20, "plain"),
-    ("cge", 20, "plain"),
-    ("cge", 20, "few-waves"),
-    ("caf", 20, "waves"),
-    ("median", 20, "plain"),
-    ("median", 20, "few-waves"),
-    ("caf", 10, "few-waves"),
-    ("caf", 5, "plain"),
-    ("cge", 5, "plain"),
-    ("centered-clipping", 20, "plain"),
-    ("median", 5, "few-rounds"),
-    ("median", 5, "many-rounds"),
-    ("median", 5, "waves"),
-    ("median", 5, "local-work"),
-    ("median", 5, "momentum"),
-)
-FURTHER: tuple[tuple[RuleName, int, str, float | None], ...] = (
-    ("cge", 5, "plain", None),
-    ("caf", 20, "few-waves", 8.0),
-    ("caf", 20, "three-waves", 8.0),
-    ("caf", 20, "two-waves", 8.0),
-    ("caf", 5, "few-waves", 8.0),
-    ("caf", 5, "plain", 50.0),
-    ("caf", 20, "plain", 50.0),
-)
-"""What does well there, with its epsilon, for other shares of hostile nodes."""
+FRONTIER_NODES, FRONTIER_EPSILON, FRONTIER_PERCENT = 1000, 8.0, 2
 TUNED = (3, 30)
 """Lengths that an attacker may try who knows what lengths the map was made for."""
-"""Rule, nodes of a group, recipe: one thing changed at a time, then together."""
+SEEDS = tuple(range(SEED, SEED + 5))
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How rows are made, combined and learned from.
+
+    Attributes:
+        rule: What is made of the rows.
+        size: Nodes of a group.
+        recipe: How it is learned.
+        before: What is done to the rows before the rule.
+    """
+
+    rule: RuleName
+    size: int
+    recipe: str = "plain"
+    before: Before = ""
+
+    @property
+    def words(self) -> str:
+        """What it is, in a few words."""
+        rule = f"{self.before} + {self.rule}" if self.before else self.rule
+        return f"{rule}, groups of {self.size}, {self.recipe}"
+
+    @classmethod
+    def of(cls, cell: Cell) -> "Way":
+        """Returns that of a cell."""
+        return cls(cell.rule, cell.size, cell.recipe, cell.before)
+
+
+HEADLINE = Way("caf", 20, "few-waves")
+"""What comes nearest to all three at epsilon 8: computed with several seeds."""
+
+WAYS: tuple[Way, ...] = (
+    Way("median", 5),
+    HEADLINE,
+    Way("caf", 24, "few-waves"),
+    Way("caf", 20, "three-waves"),
+    Way("caf", 20, "two-waves"),
+    Way("caf", 20, "annealed"),
+    Way("caf", 20, "momentum"),
+    Way("caf", 20, "local-work"),
+    Way("caf", 20, "few-waves", "nnm"),
+    Way("caf", 20, "few-waves", "arc"),
+    Way("centered-clipping", 20, "few-waves"),
+    Way("centered-clipping", 20),
+    Way("caf", 20),
+    Way("caf", 20, "few-rounds"),
+    Way("caf", 20, "waves"),
+    Way("caf", 20, "two-rounds"),
+    Way("median", 20),
+    Way("median", 20, "few-waves"),
+    Way("median", 20, "few-waves", "nnm"),
+    Way("cge", 20),
+    Way("cge", 20, "few-rounds"),
+    Way("cge", 20, "few-waves"),
+    Way("caf", 10, "few-waves"),
+    Way("caf", 10, "two-waves"),
+    Way("caf", 5),
+    Way("cge", 5),
+    Way("median", 5, "few-rounds"),
+    Way("median", 5, "many-rounds"),
+    Way("median", 5, "waves"),
+    Way("median", 5, "local-work"),
+    Way("median", 5, "momentum"),
+)
+"""At 1,000 nodes and epsilon 8: one thing changed at a time, and together."""
+
+FURTHER: tuple[tuple[Way, float | None], ...] = (
+    (HEADLINE, 8.0),
+    (Way("caf", 20, "three-waves"), 8.0),
+    (Way("caf", 20, "two-waves"), 8.0),
+    (Way("caf", 5), 50.0),
+    (Way("caf", 20), 50.0),
+)
+"""What does well there, with its epsilon, for other shares of hostile nodes."""
+
+REMEDIES: tuple[Way, ...] = (
+    Way("cge", 5),
+    Way("caf", 5),
+    Way("median", 5, before="nnm"),
+    Way("trimmed-mean", 5, before="nnm"),
+    Way("median", 5, before="arc"),
+    Way("median", 9),
+    Way("median", 5, "many-rounds"),
+    Way("median", 5, "small-steps"),
+    Way("median", 5, "local-work"),
+)
+"""Without noise, where the median is led astray by how much honest nodes differ."""
 
 
 def cells() -> list[Cell]:
@@ -64,9 +120,12 @@ def cells() -> list[Cell]:
 def _ordered() -> Iterator[Cell]:
     """Yields cells: what is required first, the frontier next, the slow ones last."""
     yield from table("digits", 100)
+    yield from table("digits", 1000, placements=("worst",), sizes=(5, 1000), epsilons=(None,))
+    yield from attacked(REMEDIES, None, (5, 0, 2))
     yield from frontier()
-    yield from table("digits", 1000, placements=("worst",), sizes=(5, 1000), percents=(0, 2))
     yield from further()
+    yield from seeds()
+    yield from table("digits", 1000, placements=("worst",), sizes=(5, 10, 1000))
     yield from table("mnist", 100, placements=("worst",), factors=(100,))
     yield from table("digits", 1000, placements=("worst",))
     yield from table("digits", 1000)
@@ -81,13 +140,12 @@ def table(
     *,
     placements: tuple[Placement, ...] = PLACEMENTS,
     factors: tuple[int, ...] = FACTORS,
-    percents: tuple[int, ...] = PERCENTS,
     sizes: tuple[int, ...] = (),
-    recipe: str = "plain",
+    epsilons: tuple[float | None, ...] = EPSILONS,
 ) -> Iterator[Cell]:
-    """Yields the cells of a part of the map, learned by one recipe."""
+    """Yields the cells of a part of the map, learned by the plain recipe."""
     wanted = sizes or (*SIZES, 1, nodes)
-    for epsilon, size, percent in product(EPSILONS, wanted, percents):
+    for epsilon, size, percent in product(epsilons, wanted, PERCENTS):
         rules: tuple[RuleName, ...] = ("mean",) if size == nodes else RULES
         hostile = nodes * percent // 100
         attacks: list[tuple[int, Placement]] = list(product(factors, placements))
@@ -96,34 +154,52 @@ def table(
         elif size in {1, nodes}:  # it makes no difference who sits where
             attacks = [(factor, "worst") for factor in factors]
         for (factor, placement), rule in product(attacks, rules):
-            yield Cell(data, nodes, epsilon, hostile, factor, placement, size, rule, recipe)
+            yield Cell(data, nodes, epsilon, hostile, factor, placement, size, rule)
 
 
 def frontier() -> Iterator[Cell]:
-    """Yields what may help at 1,000 nodes and epsilon 8: one thing at a time, then together."""
-    share = FRONTIER_NODES // 50
-    lengths = [((100, 10, 0), WAYS), (TUNED, [way for way in WAYS if way[0] in {"caf", "cge"}])]
-    for factors, ways in lengths:
-        for (rule, size, recipe), factor in product(ways, factors):
-            yield Cell(
-                data="digits",
-                nodes=FRONTIER_NODES,
-                epsilon=FRONTIER_EPSILON,
-                hostile=share if factor else 0,
-                factor=factor,
-                placement="worst" if factor else "none",
-                size=size,
-                rule=rule,
-                recipe=recipe,
-            )
+    """Yields what may help at 1,000 nodes and epsilon 8."""
+    yield from attacked(WAYS, FRONTIER_EPSILON, (FRONTIER_PERCENT, 0))
+    spectral = [way for way in WAYS if way.rule in {"caf", "cge"}]
+    yield from attacked(spectral, FRONTIER_EPSILON, (FRONTIER_PERCENT,), TUNED)
 
 
 def further() -> Iterator[Cell]:
     """Yields what does well at the frontier, for other shares of hostile nodes."""
-    for (rule, size, recipe, epsilon), percent in product(FURTHER, PERCENTS):
+    for way, epsilon in FURTHER:
+        yield from attacked([way], epsilon, PERCENTS)
+
+
+def seeds() -> Iterator[Cell]:
+    """Yields the best way and the plainest one with several seeds."""
+    for seed in SEEDS:
+        for ways, factors in (([HEADLINE], (*FACTORS, *TUNED)), ([Way("median", 5)], FACTORS)):
+            yield from attacked(
+                ways, FRONTIER_EPSILON, (FRONTIER_PERCENT, 0), factors=factors, seed=seed
+            )
+
+
+def attacked(
+    ways: Sequence[Way],
+    epsilon: float | None,
+    percents: Sequence[int],
+    factors: Sequence[int] = FACTORS,
+    seed: int = SEED,
+) -> Iterator[Cell]:
+    """Yields ways of 1,000 nodes with digits, so many percent of them in the worst places."""
+    for way, percent in product(ways, percents):
         hostile = FRONTIER_NODES * percent // 100
-        for factor in FACTORS if hostile else (0,):
-            place: Placement = "worst" if hostile else "none"
+        for factor in factors if hostile else (0,):
             yield Cell(
-                "digits", FRONTIER_NODES, epsilon, hostile, factor, place, size, rule, recipe
+                data="digits",
+                nodes=FRONTIER_NODES,
+                epsilon=epsilon,
+                hostile=hostile,
+                factor=factor,
+                placement="worst" if hostile else "none",
+                size=way.size,
+                rule=way.rule,
+                recipe=way.recipe,
+                before=way.before,
+                seed=seed,
             )

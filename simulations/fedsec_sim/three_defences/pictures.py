@@ -15,6 +15,7 @@ from fedsec_sim.three_defences.grid import (
     FRONTIER_EPSILON,
     FRONTIER_NODES,
     PERCENTS,
+    Way,
     frontier,
     table,
 )
@@ -59,12 +60,12 @@ def whole(measured: Measured, data: str, nodes: int) -> Figure:
 def frontier_figure(measured: Measured) -> Figure:
     """Returns what was tried at 1,000 nodes and epsilon 8."""
     found = list(frontier())
-    rows = list(dict.fromkeys(map(_way, found)))
+    rows = [way.words for way in dict.fromkeys(map(Way.of, found))]
     ordered = sorted(found, key=lambda cell: cell.factor)
     columns = list(dict.fromkeys(_attack(cell, FRONTIER_NODES) for cell in ordered))
     values = np.full((len(rows), len(columns)), np.nan)
     for cell in found:
-        place = rows.index(_way(cell)), columns.index(_attack(cell, FRONTIER_NODES))
+        place = rows.index(Way.of(cell).words), columns.index(_attack(cell, FRONTIER_NODES))
         known = measured.accuracy(cell)
         values[place] = np.nan if known is None else known
     figure = Figure(figsize=(7.5, 1.4 + 0.3 * len(rows)), layout="constrained")
@@ -110,10 +111,6 @@ def _setup(cell: Cell) -> str:
     if cell.size == cell.nodes:
         return "one sum, mean"
     return f"groups of {cell.size}, {cell.rule}"
-
-
-def _way(cell: Cell) -> str:
-    return f"{cell.rule}, groups of {cell.size}, {cell.recipe}"
 
 
 def _attack(cell: Cell, nodes: int) -> str:

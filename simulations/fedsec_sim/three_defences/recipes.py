@@ -29,6 +29,7 @@ class Recipe:
         waves: Of the cosine transform of an image that are learned from, along each side; 0: from
             its pixels.
         momentum: Decay of a sum of its updates that a node keeps and sends.
+        anneal: What the clip, and the noise with it, is multiplied by from round to round.
     """
 
     rounds: int
@@ -36,6 +37,7 @@ class Recipe:
     steps: int = 1
     waves: int = 0
     momentum: float = 0.0
+    anneal: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,8 @@ RECIPES: Mapping[str, Mapping[tuple[str, int], Recipe]] = MappingProxyType(
         "local-work": {("digits", 1000): Recipe(10, 5.0, steps=5)},
         "momentum": {("digits", 1000): Recipe(10, 1.0, momentum=0.8)},
         "few-waves": {("digits", 1000): Recipe(4, 4.0, waves=5)},
+        "annealed": {("digits", 1000): Recipe(4, 6.0, waves=5, anneal=0.7)},
+        "small-steps": {("digits", 1000): Recipe(30, 5.0 / 3)},
         "three-waves": {("digits", 1000): Recipe(3, 5.0, waves=5)},
         "two-waves": {("digits", 1000): Recipe(2, 6.0, waves=5)},
         "two-rounds": {("digits", 1000): Recipe(2, 6.0)},
@@ -135,6 +139,6 @@ def task_of(data: str, waves: int) -> Task:
 
 
 @cache
-def population_of(data: str, nodes: int) -> Population:
+def population_of(data: str, nodes: int, seed: int) -> Population:
     """Returns the nodes: the examples are dealt out at random, each to one node."""
-    return Population(Iid()(pool_of(task_of(data, 0)), nodes, SEED))
+    return Population(Iid()(pool_of(task_of(data, 0)), nodes, seed))

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from fedsec_sim.three_defences.cell import Cell
 from fedsec_sim.three_defences.grid import EPSILONS, FACTORS, PERCENTS
+from fedsec_sim.three_defences.recipes import SEED
 from fedsec_sim.three_defences.results import Measured
 
 HOLDS = 0.80
@@ -32,7 +33,7 @@ class Best:
         """What it is, in a few words."""
         cell = self.cell
         learned = "" if cell.recipe == "plain" else f", {cell.recipe}"
-        return f"{cell.rule} of groups of {cell.size}{learned}"
+        return f"{cell.combined} of groups of {cell.size}{learned}"
 
 
 def best(
@@ -47,7 +48,8 @@ def best(
     for key, cell in measured.cells.items():
         groups = 1 < cell.size < cell.nodes
         wanted = (cell.data, cell.nodes, cell.epsilon, cell.hostile)
-        if groups and wanted == (data, nodes, epsilon, hostile) and cell.placement != "random":
+        groups = groups and cell.placement != "random" and cell.seed == SEED
+        if groups and wanted == (data, nodes, epsilon, hostile):
             setup = replace(cell, factor=0)
             found.setdefault(setup, []).append((measured.outcomes[key].accuracy, cell))
     asked = set(FACTORS) if hostile else {0}
