@@ -224,8 +224,13 @@ def private_bytes(pid: int) -> int:
 
 
 def memory_files(pid: int) -> int:
-    """Returns the bytes of the memory files that a process has open; each file once."""
+    """Returns the bytes of the memory files that a process has open or mapped; each file once."""
     found = {}
+    for line in Path(f"/proc/{pid}/maps").read_text("utf-8").splitlines():
+        if "/memfd:" in line:
+            span, _, _, _, inode, _ = line.split(maxsplit=5)
+            start, end = (int(each, 16) for each in span.split("-"))
+            found[int(inode)] = end - start
     for link in Path(f"/proc/{pid}/fd").iterdir():
         try:
             if "memfd:" in str(link.readlink()):

@@ -179,7 +179,7 @@ class Execution:
             if not descriptors:
                 return codec.decode(instruction, None, limits=self._limits)
             with Blob.adopt(descriptors[0], instruction.bulk.length) as content:
-                return codec.decode(instruction, content.view(), limits=self._limits)
+                return codec.decode(instruction, content, limits=self._limits)
         except ProtocolError as error:
             raise _RejectedError(
                 ErrorCode.MESSAGE_UNAVAILABLE, f"the node could not read the message: {error}"

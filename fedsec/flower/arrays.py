@@ -1,7 +1,8 @@
 """numpy arrays in Flower's `Array` and back, without pickle, copies or trust in a header.
 
 Flower's `Array` holds the bytes of a `.npy` file. Its header is never parsed here: it must be,
-byte for byte, the one that belongs to the dtype and shape that the `Array` states.
+byte for byte, the one that belongs to the dtype and shape that the `Array` states. What has come
+off our own wire, and was checked there, has no such bytes yet and needs none.
 """
 
 import math
@@ -13,9 +14,9 @@ import numpy as np
 from flwr.app import Array
 from numpy.typing import NDArray
 
+from fedsec.flwr_arrays import STYPE, body_of
 from fedsec.vectors import FIXED, FLOATS
 
-NPY = "numpy.ndarray"
 MAX_DIMENSIONS = 32
 
 
@@ -25,7 +26,7 @@ def pack(array: NDArray[Any]) -> Array:
     name, shape = plain.dtype.name, plain.shape
     # ravel, since a memory view of a 0-dimensional or empty array cannot be cast to bytes
     data = b"".join((_header(name, shape), plain.ravel().view(np.uint8).data))
-    return Array(name, shape, NPY, data)
+    return Array(name, shape, STYPE, data)
 
 
 def unpack(array: Array) -> NDArray[Any]:
@@ -36,12 +37,14 @@ def unpack(array: Array) -> NDArray[Any]:
             message says how.
     """
     dtype, shape = str(array.dtype), tuple(array.shape)
-    if array.stype != NPY:
-        raise ValueError(f"serialised as {str(array.stype)[:40]!r}, want {NPY!r}")
+    if array.stype != STYPE:
+        raise ValueError(f"serialised as {str(array.stype)[:40]!r}, want {STYPE!r}")
     if dtype not in FLOATS | FIXED:
         raise ValueError(f"dtype {dtype[:40]!r}; allowed: {', '.join(sorted(FLOATS | FIXED))}")
     if len(shape) > MAX_DIMENSIONS or any(type(n) is not int or n < 0 for n in shape):
         raise ValueError(f"shape {shape[:8]}")
+    if (body := body_of(array)) is not None:
+        return body.array()
     view = memoryview(array.data)
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if size > len(view):  # before anything is made for a length that is merely claimed

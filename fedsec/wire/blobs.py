@@ -7,10 +7,8 @@ hands, which for a mapped file would be a crash. A file that comes without seals
 Spec: docs/spec/wire.md, "Local hop".
 """
 
-import contextlib
 import errno
 import fcntl
-import mmap
 import os
 import stat
 import tempfile
@@ -18,11 +16,12 @@ from collections.abc import Iterable
 from typing import Self
 
 from fedsec.errors import ProtocolError, StateError
-from fedsec.wire.content import Buffer
+from fedsec.wire.content import CHUNK_BYTES, Buffer, Manifest, chunks_of, hash_of, length_of
+from fedsec.wire.mapped import map_file
+from fedsec.wire.parallel import for_each
 
 _COPY_BYTES = 1 << 20
 _IOV_MAX = 512  # buffers in one writev; POSIX promises 16, Linux takes 1024
-_POPULATE = getattr(mmap, "MAP_POPULATE", 0)  # one pass over the page table, not a fault a page
 
 # Whether the system has memory files with seals. Read at each use: a test takes it away.
 MEMORY_FILES = hasattr(os, "memfd_create") and hasattr(fcntl, "F_ADD_SEALS")
@@ -41,7 +40,6 @@ class Blob:
     def __init__(self, fd: int, length: int) -> None:
         self.fd = fd
         self.length = length
-        self._map: mmap.mmap | None = None
         self._view: memoryview | None = None
 
     @classmethod
@@ -55,6 +53,25 @@ class Blob:
             os.close(fd)
             raise
         return cls(fd, length)
+
+    @classmethod
+    def write_named(cls, parts: Iterable[Buffer]) -> tuple[Self, Manifest]:
+        """Returns what `write` does, and its manifest: a chunk is hashed beside another's copy."""
+        chunks = chunks_of(parts)
+        fd = _make_file()
+
+        def write_one(index: int) -> bytes:
+            _write_all(fd, chunks[index], at=index * CHUNK_BYTES)
+            return hash_of(chunks[index])
+
+        try:
+            hashes = for_each(write_one, range(len(chunks)))
+            manifest = Manifest(length_of(chunks), tuple(hashes))
+            _seal(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        return cls(fd, manifest.length), manifest
 
     @classmethod
     def adopt(cls, fd: int, length: int) -> "Blob":
@@ -90,11 +107,7 @@ class Blob:
         if self.fd < 0:
             raise StateError("the blob was closed before its content was read")
         if self._view is None:
-            # Private, for a kernel before 6.7 refuses shared mappings of a file sealed against
-            # writing. As nobody writes, there is never a page of our own.
-            flags = mmap.MAP_PRIVATE | _POPULATE
-            self._map = mmap.mmap(self.fd, self.length, flags=flags, prot=mmap.PROT_READ)
-            self._view = memoryview(self._map)
+            self._view = map_file(self.fd, self.length)
         return self._view
 
     def duplicate_fd(self) -> int:
@@ -104,16 +117,11 @@ class Blob:
         return os.dup(self.fd)
 
     def close(self) -> None:
-        """Lets the content go. Slices of `view` that are still held keep the mapping alive."""
+        """Lets the content go. Who still holds the view, or a slice of it, may go on reading."""
         fd, self.fd = self.fd, -1
-        if fd < 0:
-            return
-        os.close(fd)
-        if self._view is not None and self._map is not None:
-            self._view.release()
-            with contextlib.suppress(BufferError):  # a slice is in use: the last one unmaps
-                self._map.close()
-        self._view = self._map = None
+        if fd >= 0:
+            os.close(fd)
+        self._view = None
 
     def __enter__(self) -> Self:
         return self
@@ -152,7 +160,7 @@ class BlobWriter:
                 "", "too-large", f"content grew beyond the {self.length} bytes that were announced"
             )
         if size:
-            self.written += _write_all(self._open_fd(), (buffer,))
+            self.written += _write_all(self._open_fd(), (buffer,), at=self.written)
 
     def finish(self) -> Blob:
         """Returns the sealed blob; the writer is done.
@@ -250,15 +258,16 @@ def _copy(fd: int, writer: BlobWriter) -> None:
         writer.append(piece)
 
 
-def _write_all(fd: int, parts: Iterable[Buffer]) -> int:
-    """Writes all of `parts` at the file's position and returns how many bytes they are."""
+def _write_all(fd: int, parts: Iterable[Buffer], *, at: int = 0) -> int:
+    """Writes all of `parts` from byte `at` of the file and returns how many bytes they are."""
     views = [memoryview(part).cast("B") for part in parts if len(part)]
     total = sum(map(len, views))
     if not total:
         raise StateError("a blob holds at least one byte, got none")
     position = 0
     while position < len(views):
-        written = os.writev(fd, views[position : position + _IOV_MAX])
+        written = os.pwritev(fd, views[position : position + _IOV_MAX], at)
+        at += written
         while position < len(views) and written >= len(views[position]):
             written -= len(views[position])
             position += 1

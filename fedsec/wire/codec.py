@@ -52,10 +52,11 @@ class Encoder:
             raise
 
 
-def decode(header: pb.Header, bulk: Buffer | None, *, limits: Limits = LIMITS) -> Message:
+def decode(header: pb.Header, bulk: Buffer | Blob | None, *, limits: Limits = LIMITS) -> Message:
     """Returns the message that `header` and the content beside it make.
 
-    Copies each array's body once. The caller may let go of `bulk` afterwards.
+    The caller may let go of `bulk` afterwards. Of a buffer each array's body is copied; large
+    arrays refer to a blob, whose memory then lives as long as one of them.
 
     Args:
         header: As it came; all its fields are checked here.
@@ -75,12 +76,13 @@ def decode(header: pb.Header, bulk: Buffer | None, *, limits: Limits = LIMITS) -
         return flwr_compat.make_message(
             _envelope(header), Error(failure.code, failure.reason or None)
         )
-    view = memoryview(bulk or b"")
+    view = bulk.view() if isinstance(bulk, Blob) else memoryview(bulk or b"")
     if header.HasField("bulk"):
         Manifest.from_proto(header.bulk, limits.max_content).check(view)
     bodies = len(view) - header.skeleton_tail
     skeleton = bytes(view[bodies:]) if header.skeleton_tail else header.skeleton
-    content = decode_records(skeleton, view[:bodies], limits)
+    lasting = isinstance(bulk, Blob)
+    content = decode_records(skeleton, view[:bodies], limits, lasting=lasting)
     return flwr_compat.make_message(_envelope(header), content)
 
 
@@ -138,8 +140,8 @@ class _Work:
         key = body_sources(records), tail
         if key not in self._blobs:
             self._check_size(sum(map(len, parts)))
-            manifest = Manifest.of_parts(parts)
-            self._blobs[key] = Blob.write(parts), manifest.to_proto()
+            blob, manifest = Blob.write_named(parts)
+            self._blobs[key] = blob, manifest.to_proto()
         blob, wire = self._blobs[key]
         return _Content(inline, len(tail), blob, wire)
 

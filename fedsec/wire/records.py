@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias, cast
 
+import numpy as np
 from flwr.app import (
     Array,
     ArrayRecord,
@@ -26,6 +27,7 @@ from flwr.app import (
 )
 
 from fedsec.errors import ProtocolError
+from fedsec.flwr_arrays import STYPE, Body, ReceivedArray, body_of
 from fedsec.wire import npy, scalars
 from fedsec.wire.content import Buffer
 from fedsec.wire.fields import (
@@ -41,7 +43,7 @@ from fedsec.wire.fields import (
 from fedsec.wire.generated import message_pb2 as pb
 from fedsec.wire.headers import MAX_CONTENT, MAX_SKELETON
 
-STYPE = "numpy.ndarray"
+LARGE = 1 << 20  # bytes of a body from which on it may stay where it is
 
 _DESCRS = {descr.encode("ascii"): dtype for descr, dtype in npy.DTYPES.items()}
 
@@ -108,11 +110,20 @@ def encode_records(records: RecordDict, limits: Limits = LIMITS) -> tuple[bytes,
     return data, [body for body in bodies if len(body)]
 
 
-def decode_records(skeleton: bytes, bulk: Buffer, limits: Limits = LIMITS) -> RecordDict:
+def decode_records(
+    skeleton: bytes, bulk: Buffer, limits: Limits = LIMITS, *, lasting: bool = False
+) -> RecordDict:
     """Returns the records of `skeleton`, whose arrays' bodies are `bulk`, all of it.
 
     Each array's data is byte for byte what `numpy.save` writes. The skeleton is walked and bounded
     first; memory for arrays is taken after all their lengths were found to fit.
+
+    Args:
+        skeleton: As it came.
+        bulk: As it came.
+        limits: What is accepted.
+        lasting: `bulk` never changes and lives as long as a slice of it: arrays of 1 MiB or more
+            refer to it and are copied when somebody asks for their bytes.
 
     Raises:
         ProtocolError: ``bad-skeleton``, ``bad-dtype`` or ``bad-shape``, it does not parse;
@@ -126,7 +137,7 @@ def decode_records(skeleton: bytes, bulk: Buffer, limits: Limits = LIMITS) -> Re
             case _Arrays(slots):
                 record = ArrayRecord()
                 for key, slot in slots.items():
-                    record[key] = _make_array(slot, view)
+                    record[key] = _make_array(slot, view, lasting=lasting)
                 records[name] = record
             case _Metrics(values):
                 records[name] = MetricRecord(values)
@@ -141,7 +152,7 @@ def body_sources(records: RecordDict) -> tuple[int, ...]:
     Good only as long as the records live and nobody changes them.
     """
     return tuple(
-        id(array.data)
+        id(body_of(array) or array.data)
         for record in records.values()
         if isinstance(record, ArrayRecord)
         for array in record.values()
@@ -192,6 +203,10 @@ def _write_array(entry: pb.ArrayEntry, array: Array) -> Buffer:
         raise ProtocolError(
             "", "unencodable", f"serialised as {array.stype!r}; only {STYPE!r} is accepted"
         )
+    if (body := body_of(array)) is not None:
+        entry.dtype = body.dtype.str
+        entry.shape.extend(body.shape)
+        return body.view
     header = npy.parse_header(array.data)
     entry.dtype = header.dtype.descr
     entry.shape.extend(header.shape)
@@ -232,11 +247,13 @@ class _Configs:
 _Contents: TypeAlias = _Arrays | _Metrics | _Configs
 
 
-def _make_array(slot: _Slot, bulk: memoryview) -> Array:
+def _make_array(slot: _Slot, bulk: memoryview, *, lasting: bool) -> Array:
     body = bulk[slot.start : slot.end]
     npy.check_body(slot.dtype, body)
-    data = b"".join((npy.make_header(slot.dtype, slot.shape), body))
-    return Array(slot.dtype.name, slot.shape, STYPE, data)
+    header = npy.make_header(slot.dtype, slot.shape)
+    if lasting and len(body) >= LARGE:
+        return ReceivedArray(Body(np.dtype(slot.dtype.descr), slot.shape, header, body))
+    return Array(slot.dtype.name, slot.shape, STYPE, b"".join((header, body)))
 
 
 class _Reader:

@@ -319,7 +319,7 @@ class FleetGrid(Grid):
             raise StateError(f"message {asked.header.message_id} has no reply to decode")
         try:
             with content if content is not None else nullcontext() as blob:
-                return decode(reply, blob.view() if blob is not None else None)
+                return decode(reply, blob)
         except ProtocolError as error:
             node_id = asked.header.dst_node_id
             detail: dict[str, Json] = {

@@ -54,8 +54,8 @@ def test_more_parts_than_one_call_takes(kind: str) -> None:
 
 
 def test_a_short_write_goes_on(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = os.writev
-    monkeypatch.setattr(os, "writev", lambda fd, views: real(fd, [views[0][:7]]))
+    real = os.pwritev
+    monkeypatch.setattr(os, "pwritev", lambda fd, views, at: real(fd, [views[0][:7]], at))
     with Blob.write([b"0123456789abcdef", b"ghi", b"jklmnopqrstuvw"]) as blob:
         assert blob.view() == b"0123456789abcdefghijklmnopqrstuvw"
 

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from fedsec import flwr_compat
 from fedsec.errors import ProtocolError
+from fedsec.flwr_arrays import body_of
 from fedsec.wire import blobs, codec, headers
 from fedsec.wire.blobs import Blob
 from fedsec.wire.codec import Encoder, decode, encode
 from fedsec.wire.content import CHUNK_BYTES, Manifest
 from fedsec.wire.generated import message_pb2 as pb
-from fedsec.wire.records import Limits
+from fedsec.wire.records import LARGE, Limits
 from tests.wire.descriptors import open_fds
 
 RUN, NODE = 7, 1 << 63
@@ -175,7 +176,7 @@ def test_the_same_content_is_written_once(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(
         blobs,
         "_write_all",
-        lambda fd, parts, real=blobs._write_all: written.append(fd) or real(fd, parts),
+        lambda fd, parts, at=0, real=blobs._write_all: written.append(fd) or real(fd, parts, at=at),
     )
     records = content()
     encoded = Encoder().encode_many(instruction(records, dst_node_id=node) for node in range(2, 9))
@@ -235,6 +236,46 @@ def test_every_node_gets_its_own_copy() -> None:
     assert data_of(other) == data_of(instruction())
     blob.close()
     assert data_of(other) == data_of(instruction())  # nothing refers to the blob any more
+
+
+def test_large_arrays_stay_in_the_blob_and_small_ones_do_not() -> None:
+    large, small = np.arange(LARGE // 4, dtype=np.float32), np.ones(10)
+    header, blob = encode(instruction(RecordDict({"a": ArrayRecord([large, small])})))
+    assert blob is not None
+    message = decode(header, blob)
+    blob.close()
+    arrays = message.content.array_records["a"]
+    assert [body_of(array) is not None for array in arrays.values()] == [True, False]
+    np.testing.assert_array_equal(arrays["0"].numpy(), large)
+    assert arrays == ArrayRecord([large, small])
+
+
+def test_what_came_goes_out_again_without_a_copy() -> None:
+    records = RecordDict({"a": ArrayRecord([np.arange(LARGE, dtype=np.float32)])})
+    header, blob = encode(instruction(records))
+    assert blob is not None
+    with blob:
+        came = decode(header, blob).content
+    there, again = Encoder().encode_many(
+        instruction(RecordDict({"a": came.array_records["a"], "c": ConfigRecord({"n": node})}))
+        for node in range(2)
+    )
+    assert again[1] is there[1]
+    assert body_of(came.array_records["a"]["0"]) is not None
+    assert there[0].bulk == header.bulk
+    assert decode(*there).content["a"] == records["a"]
+
+
+@pytest.mark.parametrize("at", [0, LARGE, 3 * LARGE - 1])
+def test_a_blob_with_a_changed_bit_is_refused(at: int) -> None:
+    arrays = ArrayRecord([np.zeros(3 * LARGE, dtype=np.uint8)])
+    header, blob = encode(instruction(RecordDict({"a": arrays})))
+    assert blob is not None
+    with blob:
+        data = bytearray(blob.view())
+    data[at] ^= 1
+    with Blob.write([data]) as bad, pytest.raises(ProtocolError, match="bad-hash"):
+        decode(header, bad)
 
 
 def test_encoding_changes_nothing_and_keeps_an_id() -> None:
