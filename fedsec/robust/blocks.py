@@ -8,7 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any, TypeAlias, TypeVar
@@ -24,6 +24,7 @@ Block: TypeAlias = NDArray[Any]
 T = TypeVar("T")
 
 FLOATS = frozenset({"float16", "float32", "float64"})
+_DTYPES = frozenset(np.dtype(name) for name in FLOATS)
 HUGE = 1e140
 """An entry beyond this counts as not finite: sums of its square would overflow float64."""
 
@@ -58,6 +59,12 @@ class Rows:
     def working(self) -> np.dtype[Any]:
         """In which dtype blocks come: float64 for float64, else float32."""
         return np.dtype(np.float64 if self.dtype == np.float64 else np.float32)
+
+    @cached_property
+    def bare(self) -> bool:
+        """Whether blocks are views of one matrix, not copies."""
+        whole = len(self.used) == len(self.source) and not self.zeroed.any()
+        return whole and isinstance(self.source, np.ndarray) and self.source.dtype == self.working
 
     def block(self, columns: slice) -> Block:
         """Returns the columns (n, width); do not write to it."""
@@ -134,7 +141,7 @@ def _form(row: Row) -> tuple[tuple[int, ...], str]:
 
 
 def _check_dtype(dtype: np.dtype[Any]) -> None:
-    if dtype.name not in FLOATS:
+    if dtype.newbyteorder("=") not in _DTYPES:
         raise ConfigError(f"updates must be {', '.join(sorted(FLOATS))}, got {dtype}")
 
 
@@ -160,7 +167,7 @@ def sweep(
 
     The blocks depend on `width` alone, so that sums over them come out the same for any number of
     threads. BLAS keeps to one thread meanwhile, in the whole process: on small blocks its own ones
-    only wait. Of two calls at once the later may leave it so.
+    only wait. Of two calls at once the first to end frees it.
 
     Args:
         size: d.
@@ -175,7 +182,7 @@ def sweep(
             return work(columns)
 
     blocks = [slice(start, min(start + width, size)) for start in range(0, size, width * every)]
-    with one_blas_thread():
+    with _one_blas_thread():
         if threads == 1 or len(blocks) == 1:
             yield from map(quiet, blocks)
             return
@@ -185,15 +192,17 @@ def sweep(
                 yield from pool.map(quiet, blocks[start : start + 4 * threads])
 
 
-def one_blas_thread() -> AbstractContextManager[object]:
+def _one_blas_thread() -> AbstractContextManager[object]:
     """Returns a block in which BLAS keeps to one thread, in the whole process."""
-    limited: AbstractContextManager[object] = _blas().limit(limits=1, user_api="blas")
+    if all(library.num_threads == 1 for library in _blas().lib_controllers):
+        return nullcontext()  # to say so again would take longer than a short sum
+    limited: AbstractContextManager[object] = _blas().limit(limits=1)
     return limited
 
 
 @cache
 def _blas() -> ThreadpoolController:
-    return ThreadpoolController()
+    return ThreadpoolController().select(user_api="blas")
 
 
 def squared_norms(rows: Rows, threads: int) -> NDArray[np.float64]:

@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsec.robust.aggregate import Doubles
-from fedsec.robust.blocks import Block, Rows, Scratch, one_blas_thread, sweep
+from fedsec.robust.blocks import Block, Rows, Scratch, sweep
 
-_SHORT = 1 << 22
-"""Entries; to read so many takes a millisecond."""
+_LONG = 1 << 17  # columns
 
 Former: TypeAlias = Callable[[Block, slice, Scratch], Block]
 """From the rows' block (n, width) and its columns to the result's (width,)."""
@@ -61,39 +60,30 @@ def combine(rows: Rows, former: Former, *, threads: int, diagnose: bool) -> Comb
 
 
 def weighted_sum(rows: Rows, weights: Doubles, threads: int) -> NDArray[Any]:
-    """Returns ``weights @ rows`` (d,), in the dtype of the updates.
-
-    One product where that is short, for blocks and threads would take longer than the sum; else
-    block by block. Which of the two follows from the rows alone, so that the result does too.
-    """
-    factors = weights.astype(rows.working)
-    source = rows.source
-    if isinstance(source, np.ndarray) and _short(rows, source):
-        with one_blas_thread(), np.errstate(all="ignore"):
-            whole: NDArray[Any] = factors @ source
-        return whole
-    return combine(rows, lambda block, *_: factors @ block, threads=threads, diagnose=False).vector
-
-
-def _short(rows: Rows, source: NDArray[Any]) -> bool:
-    """Returns whether the rows are all of one small matrix that BLAS takes as it is."""
-    as_it_is = source.dtype == rows.working and source.flags.c_contiguous
-    whole = len(rows) == len(source) and not rows.zeroed.any()
-    return as_it_is and whole and source.size <= _SHORT
+    """Returns ``weights @ rows`` (d,), in the dtype of the updates."""
+    vector = np.empty(rows.size, rows.dtype)
+    # BLAS is at its best on long rows, and a block that is not copied costs nothing.
+    _product(rows, weights, vector, _LONG if rows.bare else rows.width(), threads)
+    return vector
 
 
 def mix_rows(rows: Rows, matrix: Doubles, threads: int) -> NDArray[Any]:
     """Returns ``matrix @ rows`` (m, d), in the dtype of the updates."""
     mixed = np.empty((len(matrix), rows.size), rows.dtype)
+    _product(rows, matrix, mixed, rows.width(2), threads)
+    return mixed
+
+
+def _product(rows: Rows, matrix: Doubles, out: NDArray[Any], width: int, threads: int) -> None:
+    """Writes ``matrix @ rows`` to `out`, `width` columns at a time."""
     factors = matrix.astype(rows.working)
 
     def part(columns: slice) -> None:
         block = rows.block(columns)
-        if mixed.dtype == block.dtype:
-            np.matmul(factors, block, out=mixed[:, columns])
+        if out.dtype == block.dtype:
+            np.matmul(factors, block, out=out[..., columns])
         else:
-            mixed[:, columns] = factors @ block
+            out[..., columns] = factors @ block
 
-    for _ in sweep(rows.size, rows.width(2), part, threads):
+    for _ in sweep(rows.size, width, part, threads):
         pass
-    return mixed
