@@ -19,7 +19,7 @@ import typer
 import typer.core
 from typer.main import get_command
 
-from fedsec.console import safe, warn
+from fedsec.console import examples, safe, warn
 from fedsec.errors import FedsecError
 
 GROUP = "fedsec.commands"
@@ -70,7 +70,7 @@ class CommandTree:
     debug: bool = False
     _groups: dict[str, typer.Typer] = field(default_factory=dict)
     _later: dict[str, list[_Part]] = field(default_factory=dict)
-    _commands: dict[str, tuple[str, str]] = field(default_factory=dict)
+    _commands: dict[str, tuple[str, str, str]] = field(default_factory=dict)
 
     def group(self, name: str, help: str) -> typer.Typer:  # noqa: A002 - typer's own word for it
         """Returns the group `name`, the same one for every caller; the first one's help counts."""
@@ -99,15 +99,22 @@ class CommandTree:
         self.group(name, help)
         self._later.setdefault(name, []).append(_Part(fill, frozenset(commands)))
 
-    def command(self, name: str, help: str, function: str) -> None:  # noqa: A002 - typer's word
+    def command(
+        self,
+        name: str,
+        help: str,  # noqa: A002 - typer's own word for it
+        function: str,
+        *lines: str,
+    ) -> None:
         """Adds a command without a group, imported when somebody asks for it.
 
         Args:
             name: Of the command.
             help: One line, for the list of commands.
             function: ``"module:function"`` with typer's parameters; its docstring is its own help.
+            lines: Examples, which end that help.
         """
-        self._commands[name] = (help, function)
+        self._commands[name] = (help, function, examples(*lines))
 
     def fill(self, words: Sequence[str]) -> None:
         """Loads those groups and commands that are named in `words`; the others stay a line."""
@@ -118,12 +125,12 @@ class CommandTree:
             for part in [each for each in parts if each.commands.intersection(after)] or parts:
                 with _named(f"{name!r} ({part.fill})"):
                     _load(part.fill)(self._groups[name])
-        for name, (line, reference) in self._commands.items():
+        for name, (line, reference, epilog) in self._commands.items():
             if name not in asked:
                 self.root.command(name, help=line)(_placeholder)
                 continue
             with _named(f"{name!r} ({reference})"):
-                self.root.command(name)(_load(reference))
+                self.root.command(name, epilog=epilog)(_load(reference))
 
 
 def _load(reference: str) -> Callable[..., object]:

@@ -33,6 +33,16 @@ def console() -> Console:
     return Console(width=width, markup=False, emoji=False, highlight=False)
 
 
+def examples(*lines: str) -> str:
+    r"""Returns what ends a command's help.
+
+    >>> examples("fedsec node list")
+    '\x08\nExample:\n  fedsec node list\n'
+    """
+    heading = "Example:" if len(lines) == 1 else "Examples:"
+    return "\n  ".join(["\b\n" + heading, *lines]) + "\n"
+
+
 def safe(text: object, limit: int = 400) -> str:
     r"""Returns `text` on one line, without anything that a terminal would obey.
 

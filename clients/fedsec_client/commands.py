@@ -21,4 +21,10 @@ def register(cli: CommandTree) -> None:
     cli.extend("node", _NODES, f"{_HERE}.node_commands:fill", ("check", "doctor"))
     cli.extend("node", _NODES, f"{_HERE}.data_commands:fill", ("data",))
     why = "Why does this node not reach its coordinator?"
-    cli.command("doctor", why, f"{_HERE}.node_commands:doctor")
+    cli.command(
+        "doctor",
+        why,
+        f"{_HERE}.node_commands:doctor",
+        "fedsec doctor /var/lib/fedsec-node",
+        "fedsec doctor --invite INVITE",
+    )

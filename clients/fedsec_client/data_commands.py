@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedsec.console import Json, emit_json, safe, say, show, table
+from fedsec.console import Json, emit_json, examples, safe, say, show, table
 from fedsec.data.files import anchored
 from fedsec.data.reference import reference_page
 from fedsec.data.settings import CONNECTORS
@@ -40,7 +40,7 @@ def fill(group: typer.Typer) -> None:
     data = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
     data.callback()(_group)
     data.command("check", epilog=_CHECK)(check)
-    data.command("reference")(reference)
+    data.command("reference", epilog=examples("fedsec node data reference > data.md"))(reference)
     group.add_typer(data, name="data")
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fedsec.console import Json
+from fedsec.console import Json, examples
 from fedsec.errors import ConfigError
 from fedsec_client.arguments import NodeDirectory, read_invite
 from fedsec_client.checks import check_directory
@@ -17,8 +17,8 @@ from fedsec_client.invite_checks import examine_invite
 
 def fill(group: typer.Typer) -> None:
     """Adds the commands that look at a node."""
-    group.command("check")(check)
-    group.command("doctor")(doctor)
+    group.command("check", epilog=examples("fedsec node check /var/lib/fedsec-node"))(check)
+    group.command("doctor", epilog=examples("fedsec node doctor /var/lib/fedsec-node"))(doctor)
 
 
 def check(directory: NodeDirectory, *, json: Json = False) -> None:

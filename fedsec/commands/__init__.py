@@ -10,7 +10,7 @@ class Tree(Protocol):
         """Adds to a group."""
         ...
 
-    def command(self, name: str, help: str, function: str) -> None:  # noqa: A002 - typer's word
+    def command(self, name: str, help: str, function: str, *lines: str) -> None:  # noqa: A002
         """Adds a command without a group."""
         ...
 
@@ -22,4 +22,6 @@ def register(cli: Tree) -> None:
     cli.extend("ledger", "Privacy ledgers: what was spent.", "fedsec.commands.ledgers:fill")
     cli.extend("robust", "Rules that withstand hostile nodes.", "fedsec.commands.robust:fill")
     cli.extend("task", "Tasks: what can be learned.", "fedsec.commands.tasks:fill")
-    cli.command("version", "What is installed.", "fedsec.commands.versions:version")
+    cli.command(
+        "version", "What is installed.", "fedsec.commands.versions:version", "fedsec version"
+    )

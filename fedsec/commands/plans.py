@@ -8,7 +8,7 @@ import typer
 
 from fedsec.commands.new_plan import NEW, new
 from fedsec.commands.sizes import Size, size_of
-from fedsec.console import Json, emit_json, safe, say
+from fedsec.console import Json, emit_json, examples, safe, say
 from fedsec.errors import ConfigError
 from fedsec.files import read_public
 from fedsec.flower.publishing import cost_of
@@ -26,10 +26,10 @@ NOT_ROBUST = 1
 
 def fill(group: typer.Typer) -> None:
     """Adds the commands to the group `plan`."""
-    group.command("check")(check)
-    group.command("example")(example)
+    group.command("check", epilog=examples("fedsec plan check plan.toml"))(check)
+    group.command("example", epilog=examples("fedsec plan example > plan.toml"))(example)
     group.command("new", epilog=NEW)(new)
-    group.command("reference")(reference)
+    group.command("reference", epilog=examples("fedsec plan reference > plan.md"))(reference)
 
 
 def check(

@@ -20,7 +20,7 @@ from fedsec.commands.spending import (
     spending_of,
 )
 from fedsec.commands.statement_command import write_statement
-from fedsec.console import Json, emit_json, safe, say, show, table, warn
+from fedsec.console import Json, emit_json, examples, safe, say, show, table, warn
 from fedsec.errors import ConfigError
 from fedsec.plan import FederationPlan, Privacy
 from fedsec.privacy.accounting import ACCOUNTANT, method
@@ -38,9 +38,17 @@ TOO_DEAR = 1
 
 def fill(group: typer.Typer) -> None:
     """Adds the commands to the group `privacy`."""
-    group.command("spend")(spend)
-    group.command("calibrate")(calibrate)
-    group.command("statement")(write_statement)
+    group.command("spend", epilog=examples("fedsec privacy spend plan.toml"))(spend)
+    group.command(
+        "calibrate",
+        epilog=examples(
+            "fedsec privacy calibrate plan.toml", "fedsec privacy calibrate plan.toml --epsilon 4"
+        ),
+    )(calibrate)
+    group.command(
+        "statement",
+        epilog=examples("fedsec privacy statement last --dir /srv/fedsec -o statements"),
+    )(write_statement)
     group.command("audit", epilog=audit_command.EPILOG)(audit_command.audit)
 
 

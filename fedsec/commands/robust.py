@@ -5,7 +5,7 @@ from dataclasses import fields
 
 import typer
 
-from fedsec.console import Json, emit_json, say, show, table
+from fedsec.console import Json, emit_json, examples, say, show, table
 from fedsec.plan.robust import TRUSTING, parameters
 from fedsec.robust.table import PREMIXES, RULES, PremixEntry, RuleEntry
 
@@ -20,7 +20,7 @@ Which rule to use, and what none of them can do: docs/robust.md.
 
 def fill(group: typer.Typer) -> None:
     """Adds the commands to the group `robust`."""
-    group.command("list")(list_rules)
+    group.command("list", epilog=examples("fedsec robust list"))(list_rules)
 
 
 def list_rules(*, as_json: Json = False) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fedsec.console import say
+from fedsec.console import examples, say
 from fedsec.errors import ConfigError
 from fedsec.files import write_public
 from fedsec.tasks.names import BUILT_IN
@@ -25,7 +25,7 @@ In a plan: name = "ecg:task". In each node.toml: allowed_tasks = ["ecg:task"].
 def fill(group: typer.Typer) -> None:
     """Adds the commands to the group `task`."""
     group.command("new", epilog=_NEW)(new)
-    group.command("list")(list_tasks)
+    group.command("list", epilog=examples("fedsec task list"))(list_tasks)
 
 
 def new(

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fedsec.console import Json, emit_json, safe, say, show, table
+from fedsec.console import Json, emit_json, examples, safe, say, show, table
 from fedsec.errors import ConfigError
 from fedsec_sim.history import History, common_figures, read_history
 
@@ -17,11 +17,17 @@ ROWS = 20  # rounds that are shown of a long run
 
 def fill(group: typer.Typer) -> None:
     """Adds the commands to the group `sim`."""
-    group.command("show")(show_run)
-    group.command("compare")(compare)
-    group.command("plot")(plot)
-    group.command("attacks")(attacks)
-    group.command("splits")(splits)
+    group.command("show", epilog=examples("fedsec sim show runs/2026-11-27-101500.jsonl"))(show_run)
+    group.command("compare", epilog=examples("fedsec sim compare runs/*.jsonl"))(compare)
+    group.command(
+        "plot",
+        epilog=examples(
+            "fedsec sim plot runs/*.jsonl -o curves.png",
+            "fedsec sim plot run.jsonl --figure train_loss",
+        ),
+    )(plot)
+    group.command("attacks", epilog=examples("fedsec sim attacks"))(attacks)
+    group.command("splits", epilog=examples("fedsec sim splits"))(splits)
 
 
 def show_run(

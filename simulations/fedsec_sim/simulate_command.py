@@ -113,13 +113,7 @@ def simulate_command(  # noqa: PLR0917 - typer reads the order of arguments and 
     The same file runs on a coordinator, byte for byte: cohorts, weights, rules and reports are made
     by the same code, and with the same data the result is the same. Ctrl-C ends early and keeps
     what is done.
-
-    \b
-    Examples:
-      fedsec plan example > plan.toml && fedsec simulate plan.toml
-      fedsec simulate plan.toml --nodes 100 --data alpha=0.1 --engine loop --workers 2
-      fedsec sim plot runs/*.jsonl -o curves.png
-    """  # noqa: D301 - the backspace keeps the lines of the examples apart
+    """
     asked = read_plan(plan)
     if split and data:
         raise ConfigError("--data is read where there is no --split; give one of the two")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fedsec.console import Json, emit_json, format_time, safe, say, show, table
+from fedsec.console import Json, emit_json, examples, format_time, safe, say, show, table
 from fedsec.errors import ConfigError
 from fedsec.wire.generated import admin_pb2 as pb
 from fedsec_server.commands.reach import CredentialsFile, Directory, reach
@@ -38,8 +38,10 @@ not used is void. It cannot be undone; the name can be invited again, as a new n
 def fill(group: typer.Typer) -> None:
     """Adds the coordinator's commands of `fedsec node`."""
     group.command("invite", epilog=_INVITE)(invite)
-    group.command("list")(list_nodes)
-    group.command("show")(show_node)
+    group.command(
+        "list", epilog=examples("fedsec node list", "fedsec node list --json > nodes.json")
+    )(list_nodes)
+    group.command("show", epilog=examples("fedsec node show clinic-1"))(show_node)
     group.command("revoke", epilog=_REVOKE)(revoke)
 
 

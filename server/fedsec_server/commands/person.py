@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fedsec.console import Json, emit_json, format_time, safe, say, show, table, warn
+from fedsec.console import Json, emit_json, examples, format_time, safe, say, show, table, warn
 from fedsec.identity.leaves import key_pem, make_key, make_request
 from fedsec.wire.generated import admin_pb2 as pb
 from fedsec_server.commands.reach import CredentialsFile, Directory, reach
@@ -40,7 +40,7 @@ second. It holds for what is out: `fedsec person add` gives the same person a ne
 def fill(group: typer.Typer) -> None:
     """Adds the commands of `fedsec person`."""
     group.command("add", epilog=_ADD)(add)
-    group.command("list")(list_people)
+    group.command("list", epilog=examples("fedsec person list --dir /srv/fedsec"))(list_people)
     group.command("revoke", epilog=_REVOKE)(revoke)
 
 

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from fedsec.console import Json, emit_json, format_time, safe, say, show, table
+from fedsec.console import Json, emit_json, examples, format_time, safe, say, show, table
 from fedsec.errors import ConfigError
 from fedsec.files import read_public, write_public
 from fedsec.flower import policy_directory
@@ -78,8 +78,12 @@ _LIST = TypeAdapter(list[_Listed])
 def fill(group: typer.Typer) -> None:
     """Adds the commands of `fedsec roster`."""
     group.command("sign", epilog=_SIGN)(sign_roster)
-    group.command("show")(show_roster)
-    group.command("publish")(publish)
+    group.command("show", epilog=examples("fedsec roster show roster --root root.cert.pem"))(
+        show_roster
+    )
+    group.command("publish", epilog=examples("fedsec roster publish roster --dir /srv/fedsec"))(
+        publish
+    )
     group.command("entry", epilog=_ENTRY)(make_entry)
 
 

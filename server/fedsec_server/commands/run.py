@@ -13,6 +13,7 @@ import typer
 from fedsec.console import (
     Json,
     emit_json,
+    examples,
     format_bytes,
     format_time,
     safe,
@@ -61,10 +62,10 @@ Example:
 def fill(group: typer.Typer) -> None:
     """Adds the commands of `fedsec run`."""
     group.command("submit", epilog=_SUBMIT)(submit)
-    group.command("list")(list_runs)
-    group.command("show")(show_run)
+    group.command("list", epilog=examples("fedsec run list --dir /srv/fedsec"))(list_runs)
+    group.command("show", epilog=examples("fedsec run show last"))(show_run)
     group.command("watch", epilog=_WATCH)(watch)
-    group.command("stop")(stop)
+    group.command("stop", epilog=examples("fedsec run stop last"))(stop)
     group.command("model", epilog=_MODEL)(model)
 
 

@@ -13,6 +13,9 @@ from fedsec_server.layout import NotRunningError
 _ANSWER_IS_NO = 1
 
 _STATUS = """\b
+Example:
+  fedsec server status --dir /srv/fedsec
+
 Exit code: 0 it runs, 1 it does not.
 """
 
