@@ -1,12 +1,14 @@
 """Robust aggregation: processor time beside byzfl, wall time beside Flower's strategies.
 
 byzfl 0.0.11 is in the extra ``dev``; where it lies in another environment, say which Python with
-``--byzfl PYTHON`` or the variable FEDSEC_BYZFL_PYTHON. ``--against`` and ``--rule`` measure a part.
+``--byzfl PYTHON`` or the variable FEDSEC_BYZFL_PYTHON. ``--against``, ``--rule`` and ``--size``
+measure a part; ``--threads 2`` gives either side two threads and compares wall time.
 
 Each side runs in processes of its own on the same rows, and the results are compared. The peer
 "one read of the rows" is the bound that memory sets: there a ratio of 0.5 is twice its time.
 """
 
+import argparse
 import importlib.util
 import json
 import math
@@ -31,6 +33,12 @@ SINGLE = (
     "arc + mean",
 )  # fmt: skip
 MIXED = ("nnm", "nnm + trimmed mean", "nnm + multi-krum", "nnm + geometric median")
+GRID = (
+    (10, 100_000), (10, 1_000_000), (10, 5_000_000), (20, 100_000), (20, 1_000_000),
+    (100, 100_000), (200, 100_000), (200, 1_000_000),
+)  # fmt: skip
+SHORT = 3_000_000  # entries that are summed within a millisecond
+MANY = ("mean", "median", "trimmed mean", "krum", "geometric median", "centred clipping")
 FLOWERS = ("mean", "median", "trimmed mean", "flower krum", "flower multi-krum", "bulyan")
 # A row of chance, other choices among equals, or input that one side changes for the next run.
 NOT_COMPARED = ("caf", "accurate", "minimum diameter", "bulyan", "arc")
@@ -73,9 +81,10 @@ def byzfl_cases(*, quick: bool, grid: bool) -> list[Case]:
     cases += [Case(rule, 50, 1_000_000, 10, 1) for rule in MIXED]
     cases += [Case("minimum diameter", 16, 100_000, 3, 3)]
     if grid:
-        sizes = [(10, 100_000), (10, 5_000_000), (20, 1_000_000), (100, 100_000), (200, 100_000)]
-        for n, d in sizes:
-            cases += [Case(rule, n, d, n // 5, 3) for rule in SINGLE]
+        for n, d in GRID:
+            runs = 3 if n * d > SHORT else 21
+            cases += [Case(rule, n, d, n // 5, runs) for rule in SINGLE]
+        cases += [Case(rule, 1000, 100_000, 200, 3) for rule in MANY]
         cases += [Case(rule, 20, 1_000_000, 4, 1) for rule in MIXED]
         cases += [Case(rule, 100, 100_000, 20, 1) for rule in MIXED]
     return cases
@@ -174,8 +183,8 @@ def label(case: Case, threads: int) -> str:
     return f"{case.rule.removeprefix('flower ')} n={case.n} d={case.d} f={case.f}{end}"
 
 
-def main() -> None:
-    """Measures, prints and writes."""
+def arguments() -> argparse.Namespace:
+    """Returns what the user wants measured."""
     parser = common.arguments(__doc__.splitlines()[0])
     here = sys.executable if importlib.util.find_spec("byzfl") else None
     python = os.environ.get("FEDSEC_BYZFL_PYTHON", here)
@@ -183,24 +192,40 @@ def main() -> None:
     parser.add_argument("--grid", action="store_true", help="more sizes against byzfl")
     parser.add_argument("--against", action="append", choices=PEERS, help="not all, but this one")
     parser.add_argument("--rule", action="append", help='not all, but this one, e.g. "nnm"')
-    chosen = parser.parse_args()
-    peers = chosen.against or PEERS
-    cases = [
+    parser.add_argument("--size", action="append", help='not all, but this one, e.g. "10x100000"')
+    parser.add_argument("--threads", type=int, help="of either side; beside Flower 1 and 2, if not")
+    return parser.parse_args()
+
+
+def chosen_cases(cases: list[Case], chosen: argparse.Namespace) -> list[Case]:
+    """Returns those of the `cases` that the user wants."""
+    return [
         case
-        for case in byzfl_cases(quick=chosen.quick, grid=chosen.grid)
-        if not chosen.rule or case.rule in chosen.rule
+        for case in cases
+        if (not chosen.rule or case.rule.removeprefix("flower ") in chosen.rule)
+        and (not chosen.size or f"{case.n}x{case.d}" in chosen.size)
     ]
+
+
+def main() -> None:
+    """Measures, prints and writes."""
+    chosen = arguments()
+    peers, threads = chosen.against or PEERS, chosen.threads or 1
+    cases = chosen_cases(byzfl_cases(quick=chosen.quick, grid=chosen.grid), chosen)
+    flowers = chosen_cases(flower_cases(quick=chosen.quick), chosen) if "flower" in peers else []
+    if not cases and not flowers:
+        sys.exit("robust.py: no case has this rule and this size; there are more with --grid")
     results = []
-    if "byzfl" in peers and chosen.byzfl:
+    if cases and "byzfl" in peers and chosen.byzfl:
         peer: tuple[Side, str, str] = ("byzfl", chosen.byzfl, "byzfl 0.0.11")
-        results += compare(cases, peer, metric="cpu_time", threads=1)
-    if "read" in peers:
+        metric: Literal["time", "cpu_time"] = "cpu_time" if threads == 1 else "time"
+        results += compare(cases, peer, metric=metric, threads=threads)
+    if cases and "read" in peers:
         results += bounds(cases)
     flower: tuple[Side, str, str] = ("flower", sys.executable, "Flower 1.41")
-    for threads in (1,) if chosen.quick else (1, 2):
-        if "flower" in peers:
-            cases = flower_cases(quick=chosen.quick)
-            results += compare(cases, flower, metric="time", threads=threads)
+    several = (1, 2) if chosen.threads is None and not chosen.quick else (threads,)
+    for each in several if flowers else ():
+        results += compare(flowers, flower, metric="time", threads=each)
     common.publish(results, chosen.json)
     worst = min((r.ratio for r in results if "read" not in r.peer_name), default=math.inf)
     print(f"The least ratio against a peer is {worst:.2f}.")
