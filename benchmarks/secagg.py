@@ -32,6 +32,7 @@ from fedsec.secagg.parameters import Assumptions, Mode, choose
 from fedsec.secagg.session import Session
 
 FLOWER = "flwr 1.41 functions"
+MASKS = 33  # that a node of k = 32 makes
 MASKED = 6  # nodes whose masking is timed; the others' vectors are made to fit
 
 
@@ -239,10 +240,11 @@ def _row(case: str, ours: list[float], peer: list[float]) -> common.Result:
     )
 
 
-def one_mask(size: int, runs: int) -> common.Result:
-    """Returns one mask of d words, on one core, beside the bare cipher."""
+def one_mask(size: int, runs: int, count: int = 1) -> common.Result:
+    """Returns one mask of d words, of `count` that are made together, beside the bare cipher."""
     vector = np.zeros(size, np.uint32)
-    stream = Stream(os.urandom(16), os.urandom(16))
+    streams = [Stream(os.urandom(16), os.urandom(16)) for _ in range(count)]
+    stream = streams[0]
     blank, buffer = bytes(masks.CHUNK), bytearray(masks.CHUNK + 15)
 
     def bare() -> None:
@@ -253,10 +255,10 @@ def one_mask(size: int, runs: int) -> common.Result:
 
     ours, peer = [], []
     for _ in range(runs):
-        ours.append(_spent(lambda: masks.apply(vector, [stream], [], threads=1)))
+        ours.append(_spent(lambda: masks.apply(vector, streams, [], threads=1)) / count)
         peer.append(_spent(bare))
     return common.compare(
-        f"one mask, one core, d={size}",
+        f"one mask{f', of {count} together' if count > 1 else ''}, one core, d={size}",
         "cpu_time",
         "s",
         ours=ours,
@@ -307,7 +309,7 @@ def main() -> None:
     parser.add_argument("--large", action="store_true", help="also n = 1,000, simulated peers")
     options = parser.parse_args()
     rows = beside_flower(100, 1_000_000, 5, runs=1 if options.quick else 3)
-    rows.append(one_mask(1_000_000, 21))
+    rows += [one_mask(1_000_000, 41, MASKS), one_mask(1_000_000, 41)]
     if options.large:
         rows += [*large(Mode.SEMI_HONEST), *large(Mode.MALICIOUS)]
     common.publish(rows, options.json)

@@ -38,7 +38,7 @@ class Limits(_Table):
 
     Args:
         memory_mb: Memory of its own that a worker may hold, MiB; 0 sets no limit.
-        threads: Threads of numerical libraries in a worker.
+        threads: Threads of numerical libraries, and of masks, in a worker.
         task_s: Longest work on one message, seconds.
         load_s: Longest start of a worker, seconds; importing an app counts.
         max_content_mb: Largest content of one message, either way, MiB.
@@ -281,7 +281,7 @@ schema = 1
 
 [limits]
 memory_mb = 4096          # memory of its own that one worker may hold; 0: no limit
-threads = {threads}       # threads of numerical libraries in a worker
+threads = {threads}       # threads of numerical libraries, and of masks, in a worker
 task_s = 3600             # longest work on one message, in seconds
 load_s = 120              # longest start of a worker, in seconds
 max_content_mb = 512      # largest content of one message, either way

@@ -48,7 +48,8 @@ def difference(sent: Arrays, answer: RecordDict) -> Vector:
         if sent[name].dtype.kind == trained[name].dtype.kind == "f":
             trained[name] = trained[name].astype(sent[name].dtype, copy=False)
     update = layout.flatten(trained)
-    update -= layout.flatten(sent)
+    for slot, place in layout.pieces():
+        update[place] -= sent[slot.name].ravel()
     if not is_finite(update):
         raise ConfigError("the app's update has entries that are NaN or infinite")
     return update

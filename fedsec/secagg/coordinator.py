@@ -259,15 +259,17 @@ def _close_vectors(state: Masking) -> tuple[State, Effect]:
 
 
 def _close_confirmations(state: Confirming) -> tuple[State, Effect]:
-    members = state.masking.members
-    signed = {node: state.signatures[node] for node in sorted(state.signatures)}
-    requests = {
-        node: Survivors(
-            state.survivors,
-            {other: signed[other] for other in members.holders(node) if other in signed},
-        )
-        for node in signed
-    }
+    """Sends each node the signatures of t holders of its secrets: it checks all that it is sent."""
+    members, signed = state.masking.members, state.signatures
+    made: dict[tuple[int, ...], Survivors] = {}
+    requests = {}
+    for node in sorted(signed):
+        holders = [other for other in members.holders(node) if other in signed]
+        signers = tuple(holders[: members.parameters.threshold])
+        if signers not in made:
+            signatures = {other: signed[other] for other in signers}
+            made[signers] = Survivors(state.survivors, signatures)
+        requests[node] = made[signers]
     return Unmasking(state.masking, state.survivors, frozenset(signed)), Ask(requests)
 
 

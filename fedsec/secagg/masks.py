@@ -99,8 +99,11 @@ def keystream(stream: Stream, words: int, word_bits: int, *, offset: int = 0) ->
 
 
 def available_cores() -> int:
-    """Returns how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Returns how many cores this process may use; ``OMP_NUM_THREADS``, if set, allows no more."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    allowed = int(asked) if asked.isdecimal() else 0
+    return min(cores or 1, allowed or cores or 1)
 
 
 def _apply_range(

@@ -48,6 +48,17 @@ def test_some_are_lost_at_a_stage(malicious: bool, stage: str, lost: tuple[int, 
     opened(rig, set(IDS) - (set() if counts else set(lost)))
 
 
+@pytest.mark.parametrize("lost", [(), (5, 8)])
+def test_a_node_is_sent_as_many_signatures_as_it_needs(lost: tuple[int, ...]) -> None:
+    gone = silent(dict.fromkeys(lost, "signature"))
+    rig = Rig(make_setting(malicious=True), IDS, tamper=gone)
+    opened(rig, set(IDS))
+    for sent in rig.asked["revealed"].values():
+        assert isinstance(sent, messages.Survivors)
+        assert len(sent.signatures) == 7  # the threshold of ten
+        assert not sent.signatures.keys() & set(lost)
+
+
 @pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(data=st.data(), malicious=st.booleans())
