@@ -16,7 +16,14 @@ from fedsec.tasks.task import Examples, NodeData, Options
 from fedsec_sim.engines.choose import choose
 from fedsec_sim.engines.engine import Bench, Job
 from fedsec_sim.engines.loop import Loop
-from fedsec_sim.engines.stacked import Batch, ByHand, ByVmap, gradients_of
+from fedsec_sim.engines.stacked import (
+    Batch,
+    ByHand,
+    ByStages,
+    ByVmap,
+    Gradients,
+    gradients_of,
+)
 from fedsec_sim.engines.vmap import Vmap, unsupported
 from fedsec_sim.engines.workers import Workers
 from fedsec_sim.population import Parts, Population
@@ -76,6 +83,13 @@ def _tied() -> nn.Module:
     return made
 
 
+def _shared() -> nn.Module:
+    bend = nn.Tanh()  # which stands in two places
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 9), bend, nn.Linear(9, 7), bend, nn.Linear(7, 10)
+    )
+
+
 class Branching(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -97,11 +111,33 @@ MODELS = {
         nn.ReLU(),
         nn.Linear(7, 10),
     ),
+    "shared": _shared,
     "linear": lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)),
     "norm": lambda: nn.Sequential(
         nn.Flatten(), nn.Linear(64, 9), nn.LayerNorm(9), nn.Linear(9, 10)
     ),
     "cnn": lambda: nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(108, 10)),
+    "lenet": lambda: nn.Sequential(
+        nn.Conv2d(1, 4, 3),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(4, 5, 2, bias=False),
+        nn.Tanh(),
+        nn.Flatten(),
+        nn.Linear(20, 9),
+        nn.ReLU(),
+        nn.Linear(9, 10),
+    ),
+    "pooled": lambda: nn.Sequential(
+        nn.Conv2d(1, 3, (3, 2)),
+        nn.Tanh(),
+        nn.MaxPool2d(3, 2),  # windows overlap
+        nn.Flatten(),
+        nn.Linear(18, 10),
+    ),
+    "padded": lambda: nn.Sequential(
+        nn.Conv2d(1, 2, 3, padding=1), nn.Flatten(), nn.Linear(128, 10)
+    ),
     "dropout": lambda: nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 10)),
     "batch norm": lambda: nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 10)),
     "half": lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).double(),
@@ -179,7 +215,7 @@ TRAININGS: list[dict[str, object]] = [
 
 
 @pytest.mark.parametrize("training", TRAININGS, ids=str)
-@pytest.mark.parametrize("model", ["mlp", "deep", "norm"])
+@pytest.mark.parametrize("model", ["mlp", "deep", "norm", "cnn", "lenet", "pooled"])
 def test_vmap_agrees_with_the_loop(training: dict[str, object], model: str) -> None:
     made = bench(model, **training)
     assert unsupported(made) == ""
@@ -191,9 +227,9 @@ def test_vmap_agrees_with_the_loop(training: dict[str, object], model: str) -> N
     np.testing.assert_allclose(other, losses, rtol=1e-5)
 
 
-@pytest.mark.parametrize("model", ["mlp", "deep"])
+@pytest.mark.parametrize("model", ["mlp", "deep", "lenet"])
 @pytest.mark.parametrize("training", [{}, {"momentum": 0.9, "local_epochs": 2, "batch_size": 7}])
-def test_a_row_of_a_perceptron_has_the_same_bits_in_any_chunk_and_order(
+def test_a_row_that_is_written_out_has_the_same_bits_in_any_chunk_and_order(
     training: dict[str, object], model: str
 ) -> None:
     made = bench(model, **training)
@@ -257,7 +293,7 @@ def test_what_fails_in_a_worker_fails_the_round() -> None:
 @pytest.mark.parametrize(
     ("model", "why"),
     [
-        ("cnn", "convolutions are faster one node at a time"),
+        ("padded", "such convolutions are faster in the loop"),
         ("dropout", "random numbers"),
         ("batch norm", "buffers"),
         ("half", "float32"),
@@ -281,11 +317,16 @@ def test_auto_takes_the_loop_and_says_why(model: str, why: str) -> None:
         ("mlp", Made, ByHand),
         ("deep", Made, ByHand),
         ("linear", Made, ByHand),
+        ("cnn", Made, ByStages),
+        ("lenet", Made, ByStages),
+        ("pooled", Made, ByStages),
+        ("padded", Made, ByVmap),
+        ("lenet", Smoothed, ByVmap),
         ("norm", Made, ByVmap),  # a layer that is not written out
         ("mlp", Smoothed, ByVmap),  # another loss
     ],
 )
-def test_perceptrons_under_cross_entropy_are_differentiated_by_hand(
+def test_what_is_written_out_is_taken_under_cross_entropy_alone(
     model: str, task: type[Made], way: type
 ) -> None:
     made = task(model)
@@ -293,7 +334,7 @@ def test_perceptrons_under_cross_entropy_are_differentiated_by_hand(
     assert type(gradients_of(made.make_model({}, 1), made, pool)) is way
 
 
-def stacked(way: ByHand, model: str, factors: list[float]) -> list[Tensor]:
+def stacked(way: Gradients, model: str, factors: list[float]) -> list[Tensor]:
     """Returns weights of several models, as wide as `way` wants them, each a multiple."""
     made = []
     for weight, shape in zip(Made(model).make_model({}, 1).parameters(), way.shapes, strict=True):
@@ -307,11 +348,21 @@ def own(weight: Tensor, like: Tensor) -> Tensor:
     return weight[tuple(map(slice, like.shape))]
 
 
-@pytest.mark.parametrize("model", ["mlp", "deep", "linear"])
+WRITTEN_OUT = ["mlp", "deep", "shared", "linear", "cnn", "lenet", "pooled"]
+
+
+def by_hand_of(model: str) -> Gradients:
+    made = Made(model)
+    way = gradients_of(made.make_model({}, 1), made, population().train.pool)
+    assert way.independent
+    return way
+
+
+@pytest.mark.parametrize("model", WRITTEN_OUT)
 @pytest.mark.parametrize("counts", [(5, 5, 5), (5, 1, 3)])
 def test_gradients_by_hand_are_those_of_autograd(model: str, counts: tuple[int, ...]) -> None:
     made, pool, rows = Made(model), population().train.pool, torch.arange(15).view(3, 5)
-    by_hand = ByHand(made.make_model({}, 1), pool)
+    by_hand = by_hand_of(model)
     weights = stacked(by_hand, model, [1.0, 2.0, 3.0])
     means, found = by_hand(weights, Batch(rows, torch.tensor(counts), full=counts == (5, 5, 5)))
     for node, count in enumerate(counts):
@@ -326,11 +377,11 @@ def test_gradients_by_hand_are_those_of_autograd(model: str, counts: tuple[int, 
             torch.testing.assert_close(own(got[node], want), want, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("model", ["mlp", "deep", "linear"])
+@pytest.mark.parametrize("model", WRITTEN_OUT)
 @pytest.mark.parametrize("batch", [1, 5, 7, 16])
 def test_bits_by_hand_do_not_depend_on_neighbours(model: str, batch: int) -> None:
     nodes, generator = 33, torch.Generator().manual_seed(batch)
-    by_hand = ByHand(Made(model).make_model({}, 1), population().train.pool)
+    by_hand = by_hand_of(model)
     weights = stacked(by_hand, model, [1 + 0.1 * node for node in range(nodes)])
     rows = torch.randint(0, sum(SIZES), (nodes, batch), generator=generator)
     counts = torch.randint(1, batch + 1, (nodes,), generator=generator)
@@ -342,10 +393,11 @@ def test_bits_by_hand_do_not_depend_on_neighbours(model: str, batch: int) -> Non
         assert all(torch.equal(a, b[part]) for a, b in zip(others, found, strict=True))
 
 
-def test_a_node_that_diverges_spoils_no_other() -> None:
-    by_hand = ByHand(Made("deep").make_model({}, 1), population().train.pool)
+@pytest.mark.parametrize("model", ["deep", "lenet"])
+def test_a_node_that_diverges_spoils_no_other(model: str) -> None:
+    by_hand = by_hand_of(model)
     rows, counts = torch.arange(10).view(2, 5), torch.tensor([3, 2])
-    means, found = by_hand(stacked(by_hand, "deep", [1.0, 1e30]), Batch(rows, counts, full=False))
+    means, found = by_hand(stacked(by_hand, model, [1.0, 1e30]), Batch(rows, counts, full=False))
     assert not torch.isfinite(means[1])
     assert torch.isfinite(means[0])
     assert all(torch.isfinite(each[0]).all() for each in found)

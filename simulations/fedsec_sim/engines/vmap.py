@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from fedsec.flower.strategy import Matrix
 from fedsec_sim.engines.engine import Bench, Job, Losses, OwnRows, Slots
-from fedsec_sim.engines.stacked import Batch, gradients_of
+from fedsec_sim.engines.stacked import Batch, ByVmap, gradients_of
 from fedsec_sim.population import Indices
 
 CACHE = 4 << 20  # bytes of weights, gradients and the like of the nodes that are stepped together
@@ -39,9 +39,10 @@ def unsupported(bench: Bench) -> str:
             each.requires_grad and each.dtype == torch.float32 for each in weights
         ),
         "layers share weights": len(weights) < len(model.state_dict()),
-        "convolutions are faster one node at a time on a CPU": any(
+        "such convolutions are faster in the loop on a CPU": any(
             isinstance(each, _CONVOLUTIONS) for each in model.modules()
-        ),
+        )
+        and isinstance(gradients_of(model, bench.task, bench.population.train.pool), ByVmap),
     }
     return next((reason for reason, applies in found.items() if applies), "")
 
