@@ -16,6 +16,8 @@ _STYLES = ("-", "--", ":", "-.")
 _MARKERS = ("o", "s", "^", "D", "v", "x", "P", "*")
 _GREYS = ("0.0", "0.45", "0.2", "0.6")
 BESIDE = 4  # more lines than this have their names beside the picture
+_LETTER = 0.068  # inches of a letter in the names beside a table
+_CELL, _WIDEST = 0.9, 1.6  # inches of a column; names that need more stand aslant
 _MARKS = 10  # on a line
 _DARK = 0.45  # a cell darker than this takes white text
 
@@ -98,8 +100,13 @@ def heatmap(
         low: Value of a black cell.
         high: Value of a white cell.
     """
-    figure, axes = _figure(1.6 + 0.9 * len(columns), 1.4 + 0.5 * len(rows))
+    wanted = _LETTER * (_longest(columns) + 2)
+    cell = min(max(_CELL, wanted), _WIDEST)
+    width = 0.7 + _LETTER * _longest(rows) + cell * len(columns)
+    figure, axes = _figure(max(width, _LETTER * _longest(title.split("\n"))), 1.4 + 0.5 * len(rows))
     paint(axes, values, rows=rows, columns=columns, refused=refused, low=low, high=high)
+    if wanted > _WIDEST:
+        axes.set_xticks(range(len(columns)), columns, fontsize=8, rotation=25, ha="right")
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
     if title:
@@ -152,6 +159,10 @@ def save(figure: Figure, path: Path) -> None:
         figure.savefig(path, dpi=150)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _longest(names: Sequence[str]) -> int:
+    return max(map(len, names), default=0)
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
