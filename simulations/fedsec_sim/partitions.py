@@ -188,6 +188,29 @@ class Drawn:
         return Parts(pool.train, rows, np.arange(nodes + 1, dtype=np.int64) * self.examples)
 
 
+@dataclass(frozen=True, slots=True)
+class HonestOnly:
+    """Another split among the first nodes; each of the last few has a copy of a first one's part.
+
+    For comparisons with libraries whose adversaries hold no data: as many as there are of them,
+    honest nodes have the same parts.
+
+    Args:
+        split: Divides the pool.
+        byzantine: How many of the nodes, the last ones, are not honest, >= 0.
+    """
+
+    split: Split
+    byzantine: int
+
+    def __call__(self, pool: Pool, nodes: int, seed: int) -> Parts:
+        """See `Split`."""
+        honest = nodes - self.byzantine
+        made = self.split(pool, honest, seed)
+        holders = [*range(honest), *(number % honest for number in range(self.byzantine))]
+        return Parts.of(made.pool, [made.part(node).numpy() for node in holders])
+
+
 SPLITS: Mapping[str, type[Split]] = MappingProxyType(
     {
         "iid": Iid,

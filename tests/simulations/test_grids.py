@@ -8,9 +8,10 @@ import pytest
 
 from fedsec.cli import run
 from fedsec.errors import ConfigError
-from fedsec_sim.grids.grid import read_grid
+from fedsec.tasks.digits import Digits
+from fedsec_sim.grids.grid import Cell, read_grid
 from fedsec_sim.grids.report import summarise
-from fedsec_sim.grids.running import run_cells
+from fedsec_sim.grids.running import lab_of, plan_of, run_cells
 
 PLAN = """\
 schema = 1
@@ -114,6 +115,29 @@ def test_machines_are_an_axis_and_their_time_a_figure(grid: Path, tmp_path: Path
     assert "| none | " in (grid.with_suffix("") / "tables.md").read_text()
 
 
+def test_adversaries_may_hold_no_examples_of_their_own(grid: Path) -> None:
+    grid.write_text(GRID.replace("honest = 5", 'honest = 5\nholders = "honest"'))
+    cells = [cell for cell in read_grid(grid)[1] if cell.attack.get("name") == "ipm"]
+    parts = {}
+    for cell in cells:
+        lab = lab_of(cell)
+        made = lab.populate(plan_of(cell)[0], Digits())
+        assert lab.threat is not None
+        assert lab.threat.members(made, cell.seed) == made.ids[5:]
+        train = made.train
+        own = [set(train.part(node).tolist()) for node in range(5 + cell.byzantine)]
+        assert own[5:] == own[: cell.byzantine]
+        assert sum(map(len, own[:5])) == len(train.pool)
+        parts[cell.byzantine] = own[:5]
+    assert parts[2] == parts[3]  # however many are hostile
+    assert not {cell.key for cell in cells} & {cell.key for cell in at_all(grid)}
+
+
+def at_all(grid: Path) -> list[Cell]:
+    grid.write_text(GRID)
+    return read_grid(grid)[1]
+
+
 def test_words_of_a_kept_cell_may_change(grid: Path, tmp_path: Path) -> None:
     cells = [cell for cell in read_grid(grid)[1] if not cell.rule and not cell.attack][:1]
     list(run_cells(cells, tmp_path / "x", workers=1, research=False))
@@ -133,6 +157,7 @@ def test_words_of_a_kept_cell_may_change(grid: Path, tmp_path: Path) -> None:
         ("honest = 5", 'honest = 5\nsystems = ["speed=3"]', "systems: speed: unknown; known: ex"),
         ("honest = 5", "honest = 5\nsystems = [{ dropout = 1.5 }]", "dropout must be in"),
         ("honest = 5", "honest = 5\nsystems = [3]", "systems: want a table, got 3"),
+        ("honest = 5", 'nodes = 5\nholders = "honest"', "needs honest = N and a split"),
         ("worst =", "best =", "best: unknown key"),
         ("[2, 3]", "[-1]", "byzantine"),
     ],

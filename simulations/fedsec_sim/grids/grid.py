@@ -28,6 +28,7 @@ def _as_tuple(given: object) -> object:
 NONE = "none"
 Axis: TypeAlias = Literal["plan", "rule", "attack", "split", "systems", "byzantine", "seed"]
 AXES: tuple[str, ...] = get_args(Axis)
+Holders: TypeAlias = Literal["all", "honest"]
 Values: TypeAlias = Annotated[
     tuple[Any, ...], BeforeValidator(_as_tuple), Field(min_length=1, max_length=1000)
 ]
@@ -57,6 +58,8 @@ class Grid(Section):
         seeds: Of the plan; mean figures are over seeds.
         nodes: How many; as the plan waits for if left out.
         honest: With it, nodes are so many and the adversaries on top.
+        holders: Among whom a split divides examples: ``"all"`` nodes, or the ``"honest"`` ones;
+            then adversaries hold copies of what honest nodes have, as in the library byzfl.
         momentum: Of nodes' updates; see `fedsec_sim.threats.Momentum`.
         figure: What is compared.
         last: Over how many last evaluations its mean is taken.
@@ -76,6 +79,7 @@ class Grid(Section):
     seeds: Counts = (1,)
     nodes: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     honest: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    holders: Holders = "all"
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     figure: str = "accuracy"
     last: Annotated[int, Field(ge=1, le=1000)] = 1
@@ -98,6 +102,7 @@ class Cell:
         byzantine: Hostile nodes.
         seed: Of the plan.
         nodes: How many, or None.
+        holders: Who holds examples of their own.
         momentum: Of nodes' updates.
         figure: What is taken from it.
         last: Over how many evaluations.
@@ -112,6 +117,7 @@ class Cell:
     byzantine: int
     seed: int
     nodes: int | None
+    holders: Holders
     momentum: float
     figure: str
     last: int
@@ -120,8 +126,11 @@ class Cell:
     def key(self) -> str:
         """32 hex digits that follow from all of it but the words, and from fedsec's version."""
         said = {name: _plain(value) for name, value in _fields(self).items() if name != "labels"}
-        if not self.systems:  # so that cells without any keep the names that they had
+        # So that cells without these keep the names that they had.
+        if not self.systems:
             del said["systems"]
+        if self.holders == "all":
+            del said["holders"]
         said["fedsec"] = version("fedsec")
         text = json.dumps(said, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
@@ -138,6 +147,8 @@ def read_grid(path: Path) -> tuple[Grid, list[Cell]]:
         raise ConfigError("the grid: rows, columns and worst must be different axes")
     if grid.nodes is not None and grid.honest is not None:
         raise ConfigError("the grid: nodes and honest both say how many there are; give one")
+    if grid.holders == "honest" and (grid.honest is None or NONE in grid.splits):
+        raise ConfigError('the grid: holders = "honest" needs honest = N and a split in every cell')
     return grid, list(_cells(grid, path.parent))
 
 
@@ -165,6 +176,7 @@ def _cells(grid: Grid, folder: Path) -> Iterator[Cell]:
             byzantine=byzantine,
             seed=seed,
             nodes=grid.honest + byzantine if grid.honest is not None else grid.nodes,
+            holders=grid.holders,
             momentum=grid.momentum,
             figure=grid.figure,
             last=grid.last,

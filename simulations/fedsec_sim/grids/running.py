@@ -22,7 +22,8 @@ from fedsec.plan import FederationPlan
 from fedsec.plan.compat import refusals
 from fedsec_sim.grids.grid import Cell
 from fedsec_sim.lab import Lab
-from fedsec_sim.partitions import make_split
+from fedsec_sim.partitions import HonestOnly, make_split
+from fedsec_sim.population import FIRST_ID
 from fedsec_sim.simulate import simulate
 from fedsec_sim.spec import parse_spec
 from fedsec_sim.systems import make_systems
@@ -161,13 +162,16 @@ def plan_of(cell: Cell) -> tuple[FederationPlan, str]:
 
 def lab_of(cell: Cell) -> Lab:
     """Returns a cell's surroundings."""
-    threat = None
+    threat, split = None, make_split(*_named(cell.split)) if cell.split else None
     if cell.attack and cell.byzantine:
         name, parameters = _named(cell.attack)
         threat = make_threat(cell.byzantine, {"name": name, **parameters})
+    if cell.holders == "honest" and cell.nodes is not None and split is not None:
+        split, end = HonestOnly(split, cell.byzantine), FIRST_ID + cell.nodes
+        threat = threat and replace(threat, ids=tuple(range(end - cell.byzantine, end)))
     return Lab(
         nodes=cell.nodes,
-        split=make_split(*_named(cell.split)) if cell.split else None,
+        split=split,
         systems=make_systems(cell.systems, "systems:") if cell.systems else None,
         threat=threat,
         momentum=cell.momentum,

@@ -1,0 +1,263 @@
+"""byzfl's heatmap in part: the cells of `byzfl.toml` here and in byzfl 0.0.11, in turn.
+
+    python simulations/experiments/byzfl/run.py --byzfl PYTHON
+
+PYTHON is that of an environment with byzfl, or stands in FEDSEC_BYZFL_PYTHON; how to make one says
+`benchmarks/simulation.py`. Both sides start from one model, with the same images for each honest
+node; batches and the adversaries' line search are each side's own. What is done is kept in
+``cells/`` and not run again. Writes ``results.json``, ``tables.md`` and ``heatmap.png``.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, TypeAlias, cast
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from fedsec.tasks.arrays import get_arrays
+from fedsec.vectors import Layout
+from fedsec_sim.grids.grid import Cell, read_grid
+from fedsec_sim.grids.running import find_commit, lab_of, plan_of, run_cell
+from fedsec_sim.plots import paint, save
+from fedsec_sim.workloads.images import TRAIN, mnist, mnist_task
+
+HERE = Path(__file__).parent
+GRID = HERE.with_suffix(".toml")
+SIDES = ("fedsec", "byzfl")
+TENTH = 0.1  # what is sent here is a tenth of what byzfl's clients send, turned round
+ATTACKS = {
+    "ipm": "SignFlipping",
+    "optimised-ipm": "Optimal_InnerProductManipulation",
+    "optimised-alie": "Optimal_ALittleIsEnough",
+}
+Done: TypeAlias = dict[str, Any]
+
+
+class Peer:
+    """byzfl in a process of its own.
+
+    Args:
+        python: Of its environment.
+        folder: For the data that it reads.
+    """
+
+    def __init__(self, python: str, folder: Path) -> None:
+        self._folder = folder
+        self._process = subprocess.Popen(
+            [python, str(HERE / "worker.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        self._asks = cast("IO[str]", self._process.stdin)
+        self._answers = cast("IO[str]", self._process.stdout)
+
+    def __call__(self, cell: Cell) -> Done:
+        """Runs a cell there."""
+        self._asks.write(json.dumps(self._job(cell)) + "\n")
+        self._asks.flush()
+        answer = self._answers.readline()
+        if not answer:
+            sys.exit(f"byzfl ended with {self._process.wait()}")
+        found: Done = json.loads(answer)
+        return found
+
+    def end(self) -> None:
+        """Ends the process."""
+        self._asks.close()
+        self._process.wait()
+
+    def _job(self, cell: Cell) -> Done:
+        plan, _ = plan_of(cell)
+        wanted, training = plan.learning
+        path = self._folder / f"{cell.labels['split']}-{cell.seed}.npz"
+        if not path.exists():
+            first = get_arrays(mnist_task.make_model(wanted.options, training.seed))
+            write_data(cell, Layout.of(first).flatten(first), path)
+        evaluations = cell.attack.get("evaluations")
+        return {
+            "data": str(path),
+            "seed": cell.seed,
+            "steps": training.rounds,
+            "batch": training.batch_size,
+            "rate": training.learning_rate / (1 - cell.momentum),
+            "momentum": cell.momentum,
+            "byzantine": cell.byzantine,
+            "attack": {
+                "name": ATTACKS[cell.attack["name"]],
+                "parameters": {} if evaluations is None else {"evals": evaluations},
+            },
+            "pipeline": pipeline(cell),
+        }
+
+
+def pipeline(cell: Cell) -> Done:
+    """Returns a cell's rule and pre-aggregations as byzfl writes them."""
+    clip, _nnm = cell.rule["before"]
+    if cell.rule["rule"] == "trimmed-mean":
+        rule: Done = {"name": "TrMean", "parameters": {"f": cell.byzantine}}
+    else:
+        options = cell.rule["options"]
+        smoothing = round(options["smoothing"] / TENTH, 9)
+        rule = {
+            "name": "GeometricMedian",
+            "parameters": {"nu": smoothing, "T": options["iterations"]},
+        }
+    before = [
+        {"name": "Clipping", "parameters": {"c": round(clip["norm"] / TENTH, 9)}},
+        {"name": "NNM", "parameters": {"f": cell.byzantine}},
+    ]
+    return {"aggregator_info": rule, "pre_agg_list": before}
+
+
+def write_data(cell: Cell, first: np.typing.NDArray[np.float32], path: Path) -> None:
+    """Writes the first model, the honest nodes' images and the test images."""
+    train = lab_of(cell).populate(plan_of(cell)[0], mnist_task).train
+    honest = len(train.sizes) - cell.byzantine
+    test = mnist().take(torch.arange(TRAIN, len(mnist())))
+    np.savez(
+        path,
+        first=first,
+        inputs=train.pool.inputs.numpy(),
+        targets=train.pool.targets.numpy(),
+        rows=train.rows,
+        starts=train.starts[: honest + 1],
+        test_inputs=test.inputs.numpy(),
+        test_targets=test.targets.numpy(),
+    )
+
+
+def ours(cell: Cell, commit: str) -> Done:
+    """Runs a cell here."""
+    begun = time.process_time()
+    outcome = run_cell(cell, research=False, commit=commit)
+    if outcome.value is None:
+        sys.exit(f"{outcome.labels}: {outcome.status}: {outcome.reason}")
+    return {"accuracy": outcome.value, "cpu_s": round(time.process_time() - begun, 3)}
+
+
+def run_both(cells: Sequence[Cell], python: str, folder: Path) -> list[Done]:
+    """Returns what came of each cell on both sides; keeps it in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    commit, found = find_commit(), []
+    mnist()  # read once; neither side's time counts it
+    with tempfile.TemporaryDirectory() as data:
+        peer = Peer(python, Path(data))
+        for number, cell in enumerate(cells, 1):
+            kept = folder / f"{cell.key}.json"
+            if not kept.exists():
+                done = {"fedsec": ours(cell, commit), "byzfl": peer(cell)}
+                print(f"{number}/{len(cells)}", *cell.labels.values(), done, flush=True)
+                kept.write_text(json.dumps({**done, "commit": commit}), encoding="utf-8")
+            labels = {axis: cell.labels[axis] for axis in ("rule", "byzantine", "split", "attack")}
+            found.append({**labels, "seed": cell.seed, **json.loads(kept.read_text("utf-8"))})
+        peer.end()
+    return found
+
+
+def distinct(found: Iterable[Done], key: str) -> list[str]:
+    """Returns the different values, in their order."""
+    return list(dict.fromkeys(str(each[key]) for each in found))
+
+
+def worst(found: Sequence[Done], side: str, **where: str) -> tuple[float, float]:
+    """Returns the accuracy under the worst attack, mean over seeds, and its standard deviation."""
+    here = [each for each in found if all(each[key] == value for key, value in where.items())]
+    by_attack = [
+        [each[side]["accuracy"] for each in here if each["attack"] == attack]
+        for attack in distinct(here, "attack")
+    ]
+    values = min(by_attack, key=statistics.fmean)
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def picture(found: Sequence[Done]) -> Figure:
+    """Returns a heatmap for each rule and side."""
+    rules, splits = distinct(found, "rule"), distinct(found, "split")
+    counts = distinct(found, "byzantine")
+    figure = Figure(figsize=(7.2, 1.0 + 1.7 * len(rules)), layout="constrained")
+    grid = figure.subplots(len(rules), len(SIDES), squeeze=False)
+    for line, rule in zip(grid, rules, strict=True):
+        for axes, side in zip(line, SIDES, strict=True):
+            values = [
+                [worst(found, side, rule=rule, split=s, byzantine=f)[0] for s in splits]
+                for f in counts
+            ]
+            names = [f"f = {f}" for f in counts]
+            paint(axes, np.array(values), rows=names, columns=splits)
+            axes.set_title(f"{rule}, {side}", fontsize=9)
+    return figure
+
+
+def tables(found: Sequence[Done]) -> str:
+    """Returns both sides' accuracies beside each other, and how long they took."""
+    lines = [
+        "# byzfl's heatmap in part, here and in byzfl 0.0.11",
+        "",
+        "Made by `python simulations/experiments/byzfl/run.py`.",
+        "",
+        "| rule | f | split | fedsec | byzfl | apart | noise of a run |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for rule in distinct(found, "rule"):
+        for count in distinct(found, "byzantine"):
+            for split in distinct(found, "split"):
+                where = {"rule": rule, "byzantine": count, "split": split}
+                (mine, own), (theirs, other) = (worst(found, side, **where) for side in SIDES)
+                noise = (own**2 + other**2) ** 0.5
+                lines.append(
+                    f"| {rule} | {count} | {split} | {mine:.3f} | {theirs:.3f} | "
+                    f"{mine - theirs:+.3f} | {noise:.3f} |"
+                )
+    said = (
+        f"Accuracy under the worst of {len(distinct(found, 'attack'))} attacks, mean over seeds "
+        f"{', '.join(distinct(found, 'seed'))}; noise: standard deviation of the difference of two "
+        f"runs. Commit {', '.join(distinct(found, 'commit'))}."
+    )
+    return "\n".join([*lines, "", said, "", *times(found)]) + "\n"
+
+
+def times(found: Sequence[Done]) -> list[str]:
+    """Returns processor seconds of all cells of an attack on both sides."""
+    lines = ["| attack | fedsec | byzfl | times faster |", "|---|---|---|---|"]
+    groups: Mapping[str, Callable[[Done], bool]] = {
+        attack: lambda each, attack=attack: each["attack"] == attack
+        for attack in distinct(found, "attack")
+    } | {"all": lambda _: True}
+    for name, chosen in groups.items():
+        spent = [sum(e[side]["cpu_s"] for e in found if chosen(e)) for side in SIDES]
+        lines.append(
+            f"| {name} | {spent[0]:.0f} s | {spent[1]:.0f} s | {spent[1] / spent[0]:.1f} |"
+        )
+    return [*lines, "", "Processor time of one thread, cell by cell in turn."]
+
+
+def main() -> None:
+    """Runs what is missing and writes what came out."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--byzfl", metavar="PYTHON", default=os.environ.get("FEDSEC_BYZFL_PYTHON"))
+    parser.add_argument("--folder", type=Path, default=HERE)
+    asked = parser.parse_args()
+    if not asked.byzfl:
+        sys.exit("say which Python has byzfl: --byzfl PYTHON, or FEDSEC_BYZFL_PYTHON")
+    _, cells = read_grid(GRID)
+    found = run_both(cells, asked.byzfl, asked.folder / "cells")
+    (asked.folder / "tables.md").write_text(tables(found), encoding="utf-8")
+    rows = ",\n ".join(json.dumps(each) for each in found)
+    (asked.folder / "results.json").write_text(f"[\n {rows}\n]\n", encoding="utf-8")
+    save(picture(found), asked.folder / "heatmap.png")
+
+
+if __name__ == "__main__":
+    main()
