@@ -6,7 +6,7 @@ somebody: whoever knows the seed knows all.
 
 import numpy as np
 
-ADVERSARIES, ATTACK, RULE, PARTS, SYSTEMS, NOISE, TARGETS, CODE, COHORT, GROUPS = range(1, 11)
+ADVERSARIES, ATTACK, RULE, PARTS, SYSTEMS, NOISE, TARGETS, CODE, COHORT, GROUPS, ROOT = range(1, 12)
 """Purposes. Local training and cohorts draw as deployed nodes and coordinators do."""
 
 _PLACE = 0x5AB  # apart from other seed sequences of the same words

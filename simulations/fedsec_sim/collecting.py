@@ -39,6 +39,7 @@ class Turn:
         sent: The model's vector (d,).
         nodes: Ids of the nodes whose updates are in the rows (n,).
         weights: How much each counts (n,), to any sum.
+        content: Of the coordinator's message.
     """
 
     round: int
@@ -46,6 +47,7 @@ class Turn:
     sent: Vector
     nodes: tuple[int, ...]
     weights: Weights
+    content: RecordDict
 
 
 class Attendance(Protocol):
@@ -126,7 +128,9 @@ class Simulated:
         rows = self._with_figures(rows, examples, losses)
         weights = self._weights(examples)
         if self._meddle is not None:
-            turn = Turn(attempt.round, attempt.number, sent, tuple(present), weights)
+            turn = Turn(
+                attempt.round, attempt.number, sent, tuple(present), weights, attempt.content
+            )
             self._meddle(rows, turn)
         usable, rejected = sort_rows(rows, present, self._longest)
         if rejected:
@@ -200,7 +204,7 @@ def _metrics(examples: NDArray[np.int64], losses: Losses) -> tuple[Metrics, ...]
 
 def rows_of(rows: Matrix, turn: Turn) -> tuple[Attempt, Collected]:
     """Returns an attempt in which each node of `turn` sent its row and nothing else happened."""
-    attempt = Attempt(turn.round, turn.attempt, turn.nodes, RecordDict())
+    attempt = Attempt(turn.round, turn.attempt, turn.nodes, turn.content)
     groups = tuple((node,) for node in turn.nodes)
     return attempt, Collected(rows, groups, turn.weights, (), {}, {})
 

@@ -6,6 +6,7 @@ from fedsec.errors import ConfigError
 from fedsec.flower.collection import Attempt, Collected
 from fedsec.flower.combination import Combination, Combined, Weighted
 from fedsec.flower.publishing import Trial
+from fedsec.flower.robust import RootUpdate
 from fedsec.flower.strategy import Matrix, Mean
 from fedsec.flower.table import combination
 from fedsec.plan import FederationPlan
@@ -22,9 +23,15 @@ class Seeded:
     Args:
         plan: Says what is made of the rows.
         instead: What is made of them instead; None: what the plan says.
+        root: Makes the update that a rule trusts, where the plan's trusts one.
     """
 
-    def __init__(self, plan: FederationPlan, instead: Combination | None = None) -> None:
+    def __init__(
+        self,
+        plan: FederationPlan,
+        instead: Combination | None = None,
+        root: RootUpdate | None = None,
+    ) -> None:
         self._seed = plan.learning[1].seed
         self._turn = (0, 0)
         self._memory: Arrays = {}
@@ -34,6 +41,7 @@ class Seeded:
             self._chance,
             Trial(terms(plan)) if private else None,
             keystream(self._seed, NOISE) if private else None,
+            root,
         )
         self._private = private
 

@@ -3,7 +3,10 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from fedsec.data.settings import CONNECTORS, READERS
+from fedsec.errors import ConfigError
 from fedsec.flower.reporting import Json
+from fedsec.flower.robust import RootUpdate
 from fedsec.flower.strategy import Matrix
 from fedsec.flower.table import local_training
 from fedsec.plan import FederationPlan
@@ -15,6 +18,7 @@ from fedsec_sim.defences import Joining, LocalNoise
 from fedsec_sim.engines.engine import Bench
 from fedsec_sim.partitions import Split
 from fedsec_sim.population import Population, load_population
+from fedsec_sim.roots import RootOnce, root_examples
 from fedsec_sim.systems import Clockwork, Systems
 from fedsec_sim.threats import Attacker, Momentum, Stages, Threat, poisoned
 from fedsec_sim.workloads.pool import pool_of
@@ -28,6 +32,8 @@ class Lab:
         nodes: How many; None: as many as the plan waits for.
         split: How the task's pool of examples is divided; None: nodes read data as deployed ones.
         data: The nodes' settings of the data set, where there is no split.
+        root: The coordinator's settings of the data that the plan's ``robust.root`` names, as in
+            its `server.toml`; none: 100 of the nodes' examples are drawn.
         ids: Flower's ids of the nodes, in the order of their partitions; none: from 100 on.
         population: Nodes that are made already; then nothing of the above counts.
         systems: Speeds and losses; None: all answer.
@@ -38,6 +44,7 @@ class Lab:
     nodes: int | None = None
     split: Split | None = None
     data: Mapping[str, object] = field(default_factory=dict)
+    root: Mapping[str, object] = field(default_factory=dict)
     ids: tuple[int, ...] = ()
     population: Population | None = None
     systems: Systems | None = None
@@ -55,16 +62,52 @@ class Lab:
         Raises:
             ConfigError: There are too few examples, or settings are wrong.
         """
-        seed, count = plan.learning[1].seed, self.nodes or plan.nodes.min_available
-        if self.population is not None:
-            made = self.population
-        elif self.split is not None:
-            made = Population(self.split(pool_of(task), count, seed))
-        else:
-            made = load_population(task, count, self.data, self.ids)
+        made, seed = self._clean(plan, task), plan.learning[1].seed
         if self.threat is None or self.threat.poison is None:
             return made
         return poisoned(made, self.threat.members(made, seed), self.threat.poison, seed)
+
+    def _clean(self, plan: FederationPlan, task: Task) -> Population:
+        """Returns the nodes before any is poisoned."""
+        seed, count = plan.learning[1].seed, self.nodes or plan.nodes.min_available
+        if self.population is not None:
+            return self.population
+        if self.split is not None:
+            return Population(self.split(pool_of(task), count, seed))
+        return load_population(task, count, self.settings(plan), self.ids)
+
+    def settings(self, plan: FederationPlan) -> Mapping[str, object]:
+        """Returns the nodes' settings of the data set, with the connector where there is but one.
+
+        Raises:
+            ConfigError: The task reads files, and nobody says which.
+        """
+        name = plan.learning[0].name
+        readers = [each for each in CONNECTORS if READERS.get(each) == name]
+        if "connector" in self.data or not readers:
+            return self.data
+        if len(readers) == 1:
+            return {"connector": readers[0], **self.data}
+        kinds = ", ".join(readers)
+        raise ConfigError(
+            f'task "{name}" reads files, and a plan does not say which: give what a node has under '
+            f"[data.{plan.learning[0].data}], e.g. --data connector={readers[0]} --data KEY=VALUE "
+            f"(connectors: {kinds}; their keys: `fedsec node data reference`); the records are "
+            "divided among the nodes"
+        )
+
+    def root_update(self, plan: FederationPlan, task: Task) -> RootUpdate | None:
+        """Returns what makes the update that the plan's rule trusts; None where it trusts none.
+
+        Raises:
+            ConfigError: The settings are wrong, or are given and the plan reads none.
+        """
+        if plan.robust is None or plan.robust.root is None:
+            if self.root:
+                raise ConfigError("root data are given, but the plan has no robust.root")
+            return None
+        clean, seed = self._clean(plan, task), plan.learning[1].seed
+        return RootOnce(plan, task, root_examples(task, clean, self.root, seed))
 
     def attend(self, plan: FederationPlan, bench: Bench) -> Attendance:
         """Returns who answers in a round."""
@@ -111,6 +154,7 @@ class Lab:
     def describe(self) -> dict[str, Json]:
         """Returns what a history says about these surroundings."""
         told: dict[str, Json] = {name: str(value) for name, value in sorted(self.data.items())}
+        told |= {f"root.{name}": str(value) for name, value in sorted(self.root.items())}
         told |= {"momentum": self.momentum} if self.momentum else {}
         said = {"split": self.split, "systems": self.systems, "threat": self.threat}
         return told | {name: str(value) for name, value in said.items() if value is not None}

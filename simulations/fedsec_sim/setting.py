@@ -110,7 +110,8 @@ def prepare(
         )
     bench = Bench.of(plan, task, population)
     state = ServerState.begin(get_arrays(bench.model), ALGORITHMS[training.algorithm](training))
-    return Setting(plan, lab, bench, state, Seeded(plan, combine), collect)
+    combined = Seeded(plan, combine, lab.root_update(plan, task))
+    return Setting(plan, lab, bench, state, combined, collect)
 
 
 def run_rounds(

@@ -114,7 +114,7 @@ def _node_by_node(setting: Setting, text: str, watch: Watcher) -> History:
         chosen = Chosen(Loop(setting.bench), "")
         return run_rounds(setting, chosen, watch, grid=grid, told=told)
 
-    app = deployed_app(text, setting.lab.data)
+    app = deployed_app(text, setting.lab.settings(setting.plan))
     return in_flower(body, app, len(setting.bench.population))
 
 
@@ -122,10 +122,12 @@ def _on_network(setting: Setting, text: str, watch: Watcher) -> History:
     from fedsec_sim.runtimes import in_network  # noqa: PLC0415 - as above
 
     _plain(setting, "network")
+    if setting.plan.robust is not None and setting.plan.robust.root is not None:
+        raise ConfigError('engine "network" gives its coordinator no robust.root data; use another')
     return in_network(
         text,
         nodes=len(setting.bench.population),
-        data=setting.lab.data,
+        data=setting.lab.settings(setting.plan),
         name=setting.plan.learning[0].data,
         state=setting.state,
         about={**describe(setting), "engine": "network", "reason": ""},

@@ -35,6 +35,15 @@ Data = Annotated[
         metavar="KEY=VALUE", help="A setting of the nodes' data set, e.g. alpha=0.1; repeatable."
     ),
 ]
+Root = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=VALUE",
+        help="A setting of the coordinator's data that robust.root names; repeatable. "
+        "[default: 100 of the nodes' examples]",
+        show_default=False,
+    ),
+]
 SplitWord = Annotated[
     str | None,
     typer.Option(
@@ -96,6 +105,7 @@ def simulate_command(  # noqa: PLR0917 - typer reads the order of arguments and 
     plan: PlanFile,
     nodes: Nodes = None,
     data: Data = None,
+    root: Root = None,
     split: SplitWord = None,
     attack: AttackWord = None,
     poison: PoisonWord = None,
@@ -122,6 +132,7 @@ def simulate_command(  # noqa: PLR0917 - typer reads the order of arguments and 
     lab = Lab(
         nodes=nodes,
         data=read_settings(data or [], "--data"),
+        root=read_settings(root or [], "--root"),
         split=make_split(*parse_spec(split)) if split else None,
         systems=None if machines is None else make_systems(machines, "--systems"),
         threat=make_threat(hostile, attack, poison),

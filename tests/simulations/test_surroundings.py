@@ -297,6 +297,41 @@ def test_plays_are_read_as_windows_by_speaker(
         module._read.cache_clear()
 
 
+TABLE = """\
+schema = 1
+name = "table"
+[task]
+name = "table"
+data = "visits"
+[data]
+inputs = ["a", "b"]
+classes = 2
+scaling = "site"
+[training]
+rounds = 2
+[nodes]
+min_available = 2
+"""
+
+
+def test_a_task_that_reads_files_asks_for_them(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"what a node has under \[data.visits\], e.g. --data conn"
+    ):
+        simulate(TABLE)
+    rows = "".join(f"{i % 7},{i % 3},{i % 2}\n" for i in range(80))
+    (tmp_path / "all.csv").write_text("a,b,outcome\n" + rows)
+    files = {"directory": str(tmp_path), "files": "all.csv", "label": "outcome"}
+    history = simulate(TABLE, Lab(data={"connector": "csv", **files}), workers=1)
+    assert len(history.rounds) == 2
+
+
+def test_a_task_with_one_connector_needs_no_word_for_it() -> None:
+    plan = TABLE.replace('"table"\ndata = "visits"', '"breast-cancer"')
+    history = simulate(plan[: plan.index("[data]")] + plan[plan.index("[training]") :], workers=1)
+    assert history.accuracy > 0.5
+
+
 def test_made_images_follow_from_the_node() -> None:
     one = made_task.load({"partition": 3, "partitions": 10})
     again = made_task.load({"partition": 3, "partitions": 20})
