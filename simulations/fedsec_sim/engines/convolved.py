@@ -273,8 +273,8 @@ def _stage_of(layer: nn.Module) -> Stage | None:
         return Convolution(count) if given == ((1, 1), (0, 0), (1, 1), 1) else None
     if type(layer) is nn.MaxPool2d:
         window, stride = _pair(layer.kernel_size), _pair(layer.stride)
-        given = (_pair(layer.padding), _pair(layer.dilation))
-        plain = given == ((0, 0), (1, 1)) and not layer.ceil_mode and not layer.return_indices
+        plain = _pair(layer.padding) == (0, 0) and _pair(layer.dilation) == (1, 1)
+        plain = plain and not layer.ceil_mode and not layer.return_indices
         return MaxPool(window, stride) if plain else None
     return None
 
