@@ -4,8 +4,9 @@
 
 PYTHON is that of an environment with byzfl, or stands in FEDSEC_BYZFL_PYTHON; how to make one says
 `benchmarks/simulation.py`. Both sides start from one model, with the same images for each honest
-node; batches and the adversaries' line search are each side's own. What is done is kept in
-``cells/`` and not run again. Writes ``results.json``, ``tables.md`` and ``heatmap.png``.
+node; batches are each side's own, and so are the steps of the adversaries' line search. What is
+done is kept in ``cells/`` and not run again. Writes ``results.json``, ``tables.md`` and
+``heatmap.png``.
 """
 
 import argparse
@@ -21,13 +22,13 @@ from pathlib import Path
 from typing import IO, Any, TypeAlias, cast
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
+from torch import nn
 
 from fedsec.tasks.arrays import get_arrays
 from fedsec.vectors import Layout
 from fedsec_sim.grids.grid import Cell, read_grid
-from fedsec_sim.grids.running import find_commit, lab_of, plan_of, run_cell
+from fedsec_sim.grids.running import lab_of, plan_of, run_cell
 from fedsec_sim.plots import paint, save
 from fedsec_sim.workloads.images import TRAIN, mnist, mnist_task
 
@@ -35,10 +36,11 @@ HERE = Path(__file__).parent
 GRID = HERE.with_suffix(".toml")
 SIDES = ("fedsec", "byzfl")
 TENTH = 0.1  # what is sent here is a tenth of what byzfl's clients send, turned round
-ATTACKS = {
-    "ipm": "SignFlipping",
-    "optimised-ipm": "Optimal_InnerProductManipulation",
-    "optimised-alie": "Optimal_ALittleIsEnough",
+ATTACKS: Mapping[str, tuple[str, Mapping[str, float]]] = {
+    "ipm": ("SignFlipping", {}),
+    # Where its search begins, and by how much: as ours does, instead of at 0 and by 10.
+    "optimised-ipm": ("Optimal_InnerProductManipulation", {"start": 0.1, "delta": 0.1}),
+    "optimised-alie": ("Optimal_ALittleIsEnough", {"start": 1.0, "delta": 1.0}),
 }
 Done: TypeAlias = dict[str, Any]
 
@@ -83,9 +85,9 @@ class Peer:
         wanted, training = plan.learning
         path = self._folder / f"{cell.labels['split']}-{cell.seed}.npz"
         if not path.exists():
-            first = get_arrays(mnist_task.make_model(wanted.options, training.seed))
-            write_data(cell, Layout.of(first).flatten(first), path)
-        evaluations = cell.attack.get("evaluations")
+            write_data(cell, mnist_task.make_model(wanted.options, training.seed), path)
+        attack, search = ATTACKS[cell.attack["name"]]
+        tries = {"evals": cell.attack["evaluations"]} if search else {}
         return {
             "data": str(path),
             "seed": cell.seed,
@@ -94,10 +96,7 @@ class Peer:
             "rate": training.learning_rate / (1 - cell.momentum),
             "momentum": cell.momentum,
             "byzantine": cell.byzantine,
-            "attack": {
-                "name": ATTACKS[cell.attack["name"]],
-                "parameters": {} if evaluations is None else {"evals": evaluations},
-            },
+            "attack": {"name": attack, "parameters": {**search, **tries}},
             "pipeline": pipeline(cell),
         }
 
@@ -121,27 +120,31 @@ def pipeline(cell: Cell) -> Done:
     return {"aggregator_info": rule, "pre_agg_list": before}
 
 
-def write_data(cell: Cell, first: np.typing.NDArray[np.float32], path: Path) -> None:
-    """Writes the first model, the honest nodes' images and the test images."""
+def write_data(cell: Cell, model: nn.Module, path: Path) -> None:
+    """Writes the model's last layer, and what comes before it of all images.
+
+    That layer has all the weights; the others bring pixels to a scale.
+    """
+    arrays = get_arrays(model)
+    before, pool, test = cast("nn.Sequential", model)[:-1], mnist(), range(TRAIN, len(mnist()))
     train = lab_of(cell).populate(plan_of(cell)[0], mnist_task).train
     honest = len(train.sizes) - cell.byzantine
-    test = mnist().take(torch.arange(TRAIN, len(mnist())))
     np.savez(
         path,
-        first=first,
-        inputs=train.pool.inputs.numpy(),
+        first=Layout.of(arrays).flatten(arrays),
+        inputs=before(train.pool.inputs).numpy(),
         targets=train.pool.targets.numpy(),
         rows=train.rows,
         starts=train.starts[: honest + 1],
-        test_inputs=test.inputs.numpy(),
-        test_targets=test.targets.numpy(),
+        test_inputs=before(pool.inputs[test]).numpy(),
+        test_targets=pool.targets[test].numpy(),
     )
 
 
-def ours(cell: Cell, commit: str) -> Done:
+def ours(cell: Cell) -> Done:
     """Runs a cell here."""
     begun = time.process_time()
-    outcome = run_cell(cell, research=False, commit=commit)
+    outcome = run_cell(cell, research=False, commit="")
     if outcome.value is None:
         sys.exit(f"{outcome.labels}: {outcome.status}: {outcome.reason}")
     return {"accuracy": outcome.value, "cpu_s": round(time.process_time() - begun, 3)}
@@ -150,16 +153,16 @@ def ours(cell: Cell, commit: str) -> Done:
 def run_both(cells: Sequence[Cell], python: str, folder: Path) -> list[Done]:
     """Returns what came of each cell on both sides; keeps it in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    commit, found = find_commit(), []
+    found = []
     mnist()  # read once; neither side's time counts it
     with tempfile.TemporaryDirectory() as data:
         peer = Peer(python, Path(data))
         for number, cell in enumerate(cells, 1):
             kept = folder / f"{cell.key}.json"
             if not kept.exists():
-                done = {"fedsec": ours(cell, commit), "byzfl": peer(cell)}
+                done = {"fedsec": ours(cell), "byzfl": peer(cell)}
                 print(f"{number}/{len(cells)}", *cell.labels.values(), done, flush=True)
-                kept.write_text(json.dumps({**done, "commit": commit}), encoding="utf-8")
+                kept.write_text(json.dumps(done), encoding="utf-8")
             labels = {axis: cell.labels[axis] for axis in ("rule", "byzantine", "split", "attack")}
             found.append({**labels, "seed": cell.seed, **json.loads(kept.read_text("utf-8"))})
         peer.end()
@@ -223,7 +226,7 @@ def tables(found: Sequence[Done]) -> str:
     said = (
         f"Accuracy under the worst of {len(distinct(found, 'attack'))} attacks, mean over seeds "
         f"{', '.join(distinct(found, 'seed'))}; noise: standard deviation of the difference of two "
-        f"runs. Commit {', '.join(distinct(found, 'commit'))}."
+        "runs."
     )
     return "\n".join([*lines, "", said, "", *times(found)]) + "\n"
 
@@ -252,6 +255,7 @@ def main() -> None:
     if not asked.byzfl:
         sys.exit("say which Python has byzfl: --byzfl PYTHON, or FEDSEC_BYZFL_PYTHON")
     _, cells = read_grid(GRID)
+    cells.sort(key=lambda cell: cell.seed)
     found = run_both(cells, asked.byzfl, asked.folder / "cells")
     (asked.folder / "tables.md").write_text(tables(found), encoding="utf-8")
     rows = ",\n ".join(json.dumps(each) for each in found)

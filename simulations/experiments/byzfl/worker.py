@@ -30,8 +30,8 @@ def stub_package() -> None:
 
 
 def model() -> nn.Module:
-    """Returns the MLP of `fedsec_sim.workloads.images`."""
-    return nn.Sequential(nn.Flatten(), nn.Linear(784, 64), nn.ReLU(), nn.Linear(64, 10))
+    """Returns logistic regression on the pixels of an image."""
+    return nn.Linear(784, 10)
 
 
 def run(cell: dict[str, Any]) -> dict[str, float]:
