@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from fedsec.privacy.keystream import Keystream
 from fedsec.tasks.digits import Digits
-from fedsec.tasks.example_gradients import ExampleGradients
+from fedsec.tasks.example_gradients import ExampleGradients, backward
 from fedsec.tasks.private_training import GridOptimizer
 
 CLIP, MULTIPLIER, RATE = 1.0, 1.0, 0.1
@@ -34,7 +34,7 @@ def stepping(
     def step() -> None:
         optimizer.zero_grad()
         optimizer.examples = len(inputs)
-        nn.functional.cross_entropy(model(inputs), targets).backward()
+        backward(nn.functional.cross_entropy(model(inputs), targets))
         optimizer.step()
 
     return step

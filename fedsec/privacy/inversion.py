@@ -22,7 +22,7 @@ BITS = 192
 MAX_REACH = 1 << 17
 """Largest absolute value in a table."""
 
-_CHUNK = 1 << 15  # draws at a time: words, results and guide stay in the cache
+_CHUNK = 1 << 17  # draws at a time: few enough for the cache, enough for few calls
 _OPEN = np.iinfo(np.int32).min  # in the guide, plus a boundary's place: 16 bits do not decide
 _DECIDED = -(1 << 30)  # in the guide, what is not below it is a value
 _STEPS = 4  # boundaries that are looked at one by one before they are searched
@@ -43,7 +43,7 @@ class Inversion:
         self._guide = self._make_guide()
 
     def sample(self, size: int, source: Keystream) -> Integers:
-        """Returns `size` independent draws (size,); best a few ten thousand at a time."""
+        """Returns `size` independent draws (size,); best `_CHUNK` at a time."""
         words = source.words(size, np.uint16)
         out = np.take(self._guide, words, mode="wrap")
         undecided = np.flatnonzero(out < _DECIDED)
