@@ -97,6 +97,7 @@ AIMS: tuple[Aim, ...] = (
     *_beside_flowers_rules(),
     *(Aim("noise", f"* sigma={sigma} *", "numpy*", value=70) for sigma in (1, 8, 64)),
     Aim("noise", "*", "numpy*", times=0.9),
+    Aim("private_training", "DP-SGD step *", times=round(1 / 1.5, 2)),
     *_secure_sums(),
     Aim("simulation", "A steady", "Flower*", times=50),
     Aim("simulation", "A with start", "Flower*", times=130),

@@ -43,7 +43,7 @@ class Inversion:
         self._guide = self._make_guide()
 
     def sample(self, size: int, source: Keystream) -> Integers:
-        """Returns `size` independent draws (size,); best `_CHUNK` at a time."""
+        """Returns `size` independent draws (size,); more than 2^17 at a time are slower."""
         words = source.words(size, np.uint16)
         out = np.take(self._guide, words, mode="wrap")
         undecided = np.flatnonzero(out < _DECIDED)
