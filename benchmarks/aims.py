@@ -107,6 +107,7 @@ AIMS: tuple[Aim, ...] = (
     Aim("simulation", "B with start", "Flower*", times=14),
     Aim("simulation", "B one process", "pfl*", times=1.5),
     Aim("simulation", "B trimmed mean, ALIE", times=round(1 / 1.3, 2)),
+    Aim("convolutions", "*", "autograd", times=1),
     Aim("simulation", "*1000 in a round", value=1.0, metric="time"),
     Aim("simulation", "*1000 in a round", value=1.5e9, metric="memory"),
 )

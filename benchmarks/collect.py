@@ -46,6 +46,7 @@ SCRIPTS = (
     "secagg",
     "secagg_round",
     "simulation",
+    "convolutions",
 )
 PACKAGES = ("torch", "numpy", "flwr", "grpcio", "cryptography")
 QUICK_S, FULL_S = 600, 7200  # after which a script is ended

@@ -33,6 +33,7 @@ from fedsec_sim.population import Parts, load_population
 from fedsec_sim.workloads.images import made_images
 
 WORKER = Path(__file__).with_name("simulation_worker.py")
+PARTS = ("A", "B", "scale")
 GIVE_UP_AFTER = 1800  # seconds for one side
 
 
@@ -119,23 +120,23 @@ def pair(
 
 
 def against_peers(
-    chosen: dict[str, str], data: dict[str, Path], quick: bool
+    case: str, chosen: dict[str, str], data: Path, quick: bool
 ) -> list[common.Result]:
-    """Returns both workloads beside every peer that is there."""
+    """Returns a workload beside every peer that is there."""
+    rounds = {"A": 20 if quick else 50, "B": 3 if quick else 6}[case]
     results = []
-    for case, rounds in (("A", 20 if quick else 50), ("B", 3 if quick else 6)):
-        alone = Work(case, rounds, {"workers": 1})
-        for side, name in (("pfl", "pfl 0.6.0, one process"), ("byzfl", "byzfl 0.0.11")):
-            if side in chosen and (case, side) != ("B", "byzfl"):
-                ours = run("fedsec", sys.executable, alone, data[case])
-                theirs = run(side, chosen[side], Work(case, rounds, {}), data[case])
-                results.append(pair(f"{case} one process", "cpu_time", ours.cpu, theirs.cpu, name))
-        if "flower" in chosen:
-            ours = run("fedsec", sys.executable, Work(case, rounds, {}), data[case])
-            theirs = run("flower", sys.executable, Work(case, rounds, {}), data[case])
-            name = "Flower 1.41.0, Ray"
-            results.append(pair(f"{case} steady", "rate", ours.rate, theirs.rate, name))
-            results.append(pair(f"{case} with start", "rate", [ours.whole], [theirs.whole], name))
+    alone = Work(case, rounds, {"workers": 1})
+    for side, name in (("pfl", "pfl 0.6.0, one process"), ("byzfl", "byzfl 0.0.11")):
+        if side in chosen and (case, side) != ("B", "byzfl"):
+            ours = run("fedsec", sys.executable, alone, data)
+            theirs = run(side, chosen[side], Work(case, rounds, {}), data)
+            results.append(pair(f"{case} one process", "cpu_time", ours.cpu, theirs.cpu, name))
+    if "flower" in chosen:
+        ours = run("fedsec", sys.executable, Work(case, rounds, {}), data)
+        theirs = run("flower", sys.executable, Work(case, rounds, {}), data)
+        name = "Flower 1.41.0, Ray"
+        results.append(pair(f"{case} steady", "rate", ours.rate, theirs.rate, name))
+        results.append(pair(f"{case} with start", "rate", [ours.whole], [theirs.whole], name))
     return results
 
 
@@ -175,6 +176,7 @@ def main() -> None:
     parser.add_argument("--pfl", metavar="PYTHON", default=os.environ.get("FEDSEC_PFL_PYTHON"))
     parser.add_argument("--byzfl", metavar="PYTHON", default=os.environ.get("FEDSEC_BYZFL_PYTHON"))
     parser.add_argument("--no-flower", action="store_true", help="leave Flower with Ray out")
+    parser.add_argument("--only", choices=PARTS, help="not all, but one workload, or the scale")
     asked = parser.parse_args()
     peers = {"pfl": asked.pfl, "byzfl": asked.byzfl}
     chosen = {side: python for side, python in peers.items() if python}
@@ -184,9 +186,14 @@ def main() -> None:
         data = {case: Path(folder, f"{case}.npz") for case in "AB"}
         for case, path in data.items():
             write_data(case, path)
-        results = against_peers(chosen, data, asked.quick)
-        results += [*defended(data, asked.quick), *bound(data, asked.quick)]
-        results += scale(data, asked.quick)
+        results = []
+        for part in [asked.only] if asked.only else PARTS:
+            if part == "scale":
+                results += scale(data, asked.quick)
+                continue
+            results += against_peers(part, chosen, data[part], asked.quick)
+            if part == "B":
+                results += [*defended(data, asked.quick), *bound(data, asked.quick)]
     common.publish(results, asked.json)
 
 

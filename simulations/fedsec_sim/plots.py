@@ -18,6 +18,7 @@ _GREYS = ("0.0", "0.45", "0.2", "0.6")
 BESIDE = 4  # more lines than this have their names beside the picture
 _LETTER = 0.068  # inches of a letter in the names beside a table
 _CELL, _WIDEST = 0.9, 1.6  # inches of a column; names that need more stand aslant
+_SLOPE = 0.42  # how deep such a name reaches, to its length
 _MARKS = 10  # on a line
 _DARK = 0.45  # a cell darker than this takes white text
 
@@ -103,10 +104,13 @@ def heatmap(
     wanted = _LETTER * (_longest(columns) + 2)
     cell = min(max(_CELL, wanted), _WIDEST)
     width = 0.7 + _LETTER * _longest(rows) + cell * len(columns)
-    figure, axes = _figure(max(width, _LETTER * _longest(title.split("\n"))), 1.4 + 0.5 * len(rows))
+    below = _SLOPE * wanted if wanted > _WIDEST else 0.0
+    width = max(width, _LETTER * _longest(title.split("\n")))
+    figure, axes = _figure(width, 1.4 + 0.5 * len(rows) + below)
     paint(axes, values, rows=rows, columns=columns, refused=refused, low=low, high=high)
-    if wanted > _WIDEST:
-        axes.set_xticks(range(len(columns)), columns, fontsize=8, rotation=25, ha="right")
+    if below:
+        for name in axes.get_xticklabels():
+            name.set(rotation=25, ha="right", rotation_mode="anchor")
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
     if title:

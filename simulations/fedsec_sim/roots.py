@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import torch
 
+from fedsec.errors import ConfigError
 from fedsec.flower.collection import Attempt
 from fedsec.flower.root import RootTraining
 from fedsec.plan import FederationPlan
@@ -35,7 +36,10 @@ def root_examples(
         ConfigError: The settings are wrong.
     """
     if settings:
-        return task.load(settings).train
+        try:
+            return task.load(settings).train
+        except ConfigError as error:
+            raise ConfigError(f"the root data: {error}") from error
     held = clean.train.rows
     count = min(DRAWN, len(held))
     rows = held[generator(seed, ROOT).choice(len(held), count, replace=False)]

@@ -1,5 +1,7 @@
 """A simulated coordinator with clean data of its own."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -65,6 +67,8 @@ def test_root_data_may_be_read_as_a_coordinator_does() -> None:
     history = simulate(FLTRUST, lab, workers=1)
     assert history.about["root.partitions"] == "20"
     assert history.accuracy > 0.5
+    with pytest.raises(ConfigError, match="the root data: partition = 3: allowed"):
+        simulate(FLTRUST, replace(lab, root={"partition": 3, "partitions": 2}), workers=1)
     with pytest.raises(ConfigError, match="root data are given, but the plan has no"):
         simulate(PLAN, lab, workers=1)
 
