@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 WHOLE  := tests/end_to_end tests/simulations
-TEST   := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+TEST   := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: help demo test check static doctest examples wheel proto bench soak clean
@@ -24,11 +24,12 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## the three defences in one round: a real fleet, some of it poisoned, and what each buys
 	@$(BIN)/fedsec demo
 
+# Programs of a federation wait for each other, so that three tests at a time keep two cores busy.
 test: $(READY)  ## every test: first the parts, then whole federations
-	@$(TEST) --cov --cov-report=term:skip-covered $(addprefix --ignore=,$(WHOLE))
+	@$(TEST) -n 2 --cov --cov-report=term:skip-covered $(addprefix --ignore=,$(WHOLE))
 	@echo "Of fedsec/wire, where what peers send is parsed:"
 	@$(BIN)/python -m coverage report --format=total --include='fedsec/wire/*'
-	@$(TEST) $(WHOLE)
+	@$(TEST) -n 3 $(WHOLE)
 
 check: static doctest test examples wheel  ## all that CI runs
 

@@ -20,6 +20,7 @@ from fedsec.errors import ConfigError
 from fedsec.tasks import partition
 from fedsec_sim.chance import PARTS, generator
 from fedsec_sim.population import Indices, Parts
+from fedsec_sim.spec import build
 from fedsec_sim.workloads.pool import Pool
 
 MINIMUM = 2  # examples that a part of a Dirichlet division has at least
@@ -236,10 +237,7 @@ def make_split(name: str, parameters: Mapping[str, object]) -> Split:
     if unknown := sorted(set(parameters) - set(known)):
         allowed = ", ".join(known) or "none"
         raise ConfigError(f"split {name} has no parameter {unknown[0]!r}; allowed: {allowed}")
-    try:
-        return SPLITS[name](**parameters)
-    except TypeError as error:
-        raise ConfigError(f"split {name}: {error}") from error
+    return build(f"split {name}", SPLITS[name], parameters)
 
 
 def _positive(name: str, value: float) -> None:

@@ -6,10 +6,16 @@
 'gamma:gamma=0.33'
 """
 
+import inspect
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from fedsec.errors import ConfigError
+
+Made = TypeVar("Made")
 
 
 def parse_spec(word: str) -> tuple[str, dict[str, object]]:
@@ -63,3 +69,27 @@ def spec_text(name: str, parameters: Mapping[str, object]) -> str:
     """Returns the word for a value."""
     rest = ",".join(f"{key}={value}" for key, value in parameters.items())
     return f"{name}:{rest}" if rest else name
+
+
+def build(what: str, made_by: Callable[..., Made], parameters: Mapping[str, object]) -> Made:
+    """Returns what a word asks for; ranges are the business of `made_by`.
+
+    Args:
+        what: Begins the message.
+        made_by: A class or function whose parameters have types.
+        parameters: By name; all of them are known to `made_by`.
+
+    Raises:
+        ConfigError: A parameter is missing or of another type.
+    """
+    hints = get_type_hints(made_by)
+    for key, value in parameters.items():
+        try:
+            TypeAdapter(hints[key]).validate_python(value, strict=True)
+        except ValidationError as error:
+            want = error.errors()[0]["msg"].removeprefix("Input should be ")
+            raise ConfigError(f"{what}: {key} = {str(value)[:40]!r}: want {want}") from None
+    for each in inspect.signature(made_by).parameters.values():
+        if each.default is each.empty and each.name not in parameters:
+            raise ConfigError(f"{what}: {each.name} is missing")
+    return made_by(**parameters)

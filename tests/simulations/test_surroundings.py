@@ -114,6 +114,7 @@ def test_many_nodes_draw_from_one_pool() -> None:
     [
         ("nothing", {}, "there is no split 'nothing'; there are: iid, "),
         ("gamma", {"alpha": 1}, "split gamma has no parameter 'alpha'; allowed: gamma"),
+        ("shards", {"per_node": 1.5}, "split shards: per_node = '1.5': want a valid integer"),
         ("gamma", {"gamma": 1.5}, r"gamma must be in \[0, 1\], got 1.5"),
         ("dirichlet", {"alpha": 0}, "alpha must be > 0, got 0"),
         ("shards", {"per_node": 0}, "per_node must be >= 1"),

@@ -24,6 +24,7 @@ from fedsec_sim.attacks.plain import (
 )
 from fedsec_sim.attacks.poison import BadNets, LabelFlip, PairFlip, Poison
 from fedsec_sim.attacks.view import Attack
+from fedsec_sim.spec import build
 
 Made = TypeVar("Made")
 
@@ -113,7 +114,4 @@ def _make(name: str, table: Mapping[str, Entry[Made]], parameters: Mapping[str, 
     if unknown:
         allowed = ", ".join(entry.parameters) or "none"
         raise ConfigError(f"{name} has no parameter {unknown[0][:40]!r}; allowed: {allowed}")
-    try:
-        return entry.made_by(**entry.fixed, **parameters)
-    except TypeError as error:
-        raise ConfigError(f"{name}: {error}") from error
+    return build(name, entry.made_by, {**entry.fixed, **parameters})

@@ -126,6 +126,23 @@ def test_a_parameter_out_of_range_is_named(name: str, parameters: dict[str, Any]
         make_attack(name, parameters)
 
 
+@pytest.mark.parametrize(
+    ("name", "parameters", "message"),
+    [
+        ("alie", {"z": "x"}, "alie: z = 'x': want a valid number"),
+        ("mimic", {"warmup": 1.5}, "mimic: warmup = '1.5': want a valid integer"),
+        ("min-max", {"perturbation": "far"}, "want 'unit', 'std' or 'sign'"),
+        ("pair-flip", {"source": 1}, "pair-flip: target is missing"),
+    ],
+)
+def test_a_parameter_of_another_type_is_named(
+    name: str, parameters: dict[str, Any], message: str
+) -> None:
+    make = make_poison if name in DATA else make_attack
+    with pytest.raises(ConfigError, match=message):
+        make(name, parameters)
+
+
 @pytest.mark.parametrize("byzantine", [(), (1, 1), (2, 1), (-1,), (11,), tuple(range(11))])
 def test_a_view_checks_who_the_adversaries_are(byzantine: tuple[int, ...]) -> None:
     with pytest.raises(ConfigError):
