@@ -57,7 +57,8 @@ def compare(
 
 def arguments(description: str) -> argparse.ArgumentParser:
     """Returns the options that every benchmark has."""
-    parser = argparse.ArgumentParser(description=description)
+    form = argparse.RawDescriptionHelpFormatter  # a module docstring, laid out by hand
+    parser = argparse.ArgumentParser(description=description, formatter_class=form)
     parser.add_argument("--quick", action="store_true", help="end within 60 s on two cores")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too")
     return parser

@@ -15,7 +15,8 @@ for everybody; epsilon and delta are those of the whole training.
                  beside the same training without noise
 
 Ratios are of accuracies; each case says how many standard errors the difference is.
-    python benchmarks/privacy_utility.py [--quick] [--only NAME] [--plot FILE] [--resume FILE]
+    python benchmarks/privacy_utility.py [--quick] [--only NAME] [--part PART] [--plot FILE]
+                                         [--resume FILE]
 """
 
 import json
@@ -287,14 +288,6 @@ def trained(problem: Problem, step: Step, seed: int) -> float:
     return problem.accuracy(weights)
 
 
-def results(problem: Problem, epsilons: tuple[float, ...], run: Trainings) -> Iterator[Result]:
-    """Yields every case of a problem, each as it is measured."""
-    for epsilon in epsilons:
-        yield from at_center(problem, epsilon, run)
-        if math.isfinite(epsilon):
-            yield from on_nodes(problem, epsilon, run)
-
-
 def at_center(problem: Problem, epsilon: float, run: Trainings) -> Iterator[Result]:
     """Yields central privacy beside Flower's."""
     of, rate = f"epsilon={epsilon:g}", problem.rate
@@ -310,6 +303,8 @@ def at_center(problem: Problem, epsilon: float, run: Trainings) -> Iterator[Resu
 
 def on_nodes(problem: Problem, epsilon: float, run: Trainings) -> Iterator[Result]:
     """Yields the models whose noise nodes add."""
+    if math.isinf(epsilon):
+        return
     of, noise = f"epsilon={epsilon:g}", multiplier(epsilon, 1.0)
     mine = run(problem, f"local {of}", lambda s: local(problem, epsilon, s))
     theirs = run(problem, f"flower-local {of}", lambda s: flower_local(problem, epsilon, s))
@@ -325,15 +320,18 @@ def on_nodes(problem: Problem, epsilon: float, run: Trainings) -> Iterator[Resul
         yield told(f"{problem.name} {name}", mine, plain, SAME)
 
 
-def by_example(problem: Problem, epsilons: tuple[float, ...], run: Trainings) -> Iterator[Result]:
+def by_example(problem: Problem, epsilon: float, run: Trainings) -> Iterator[Result]:
     """Yields DP-SGD on each node, which takes longest."""
-    for epsilon in epsilons:
-        if math.isinf(epsilon) or problem.nodes > FEW:
-            continue
-        of = f"epsilon={epsilon:g}"
-        mine = run(problem, f"example {of}", lambda s, e=epsilon: example(problem, e, s))
-        theirs = run(problem, "example", lambda s: example(problem, math.inf, s))
-        yield told(f"{problem.name} example {of}", mine, theirs, PLAIN)
+    if math.isinf(epsilon) or problem.nodes > FEW:
+        return
+    of = f"epsilon={epsilon:g}"
+    mine = run(problem, f"example {of}", lambda s: example(problem, epsilon, s))
+    theirs = run(problem, "example", lambda s: example(problem, math.inf, s))
+    yield told(f"{problem.name} example {of}", mine, theirs, PLAIN)
+
+
+PARTS = {"central": at_center, "nodes": on_nodes, "example": by_example}
+"""What is compared, from what is quick to what takes longest."""
 
 
 def told(case: str, ours: list[float], peer: list[float], peer_name: str) -> Result:
@@ -374,6 +372,7 @@ def main() -> None:
     parser = arguments(__doc__ or "")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw accuracy over epsilon, PNG")
     parser.add_argument("--only", metavar="NAME", help='one data set, e.g. "mnist n=100"')
+    parser.add_argument("--part", choices=PARTS, help="where the noise is added: only that")
     parser.add_argument("--resume", type=Path, metavar="FILE", help="keep each training's accuracy")
     options = parser.parse_args()
     logging.getLogger("flwr").setLevel(logging.ERROR)
@@ -385,11 +384,13 @@ def main() -> None:
     epsilons, seeds = ((3.0, math.inf), 3) if options.quick else (EPSILONS, 5)
     run = Trainings(seeds, options.resume)
     problems = [make_problem(*size) for size in chosen]
+    parts = [options.part] if options.part else [*PARTS][: 2 if options.quick else None]
     found = [
         result
-        for cases in ((results,) if options.quick else (results, by_example))
+        for part in parts
         for problem in problems
-        for result in cases(problem, epsilons, run)
+        for epsilon in epsilons
+        for result in PARTS[part](problem, epsilon, run)
     ]
     publish(found, options.json)
     if options.plot:
