@@ -11,7 +11,8 @@ Three measurements, mutual TLS on loopback:
                            memory files that the process holds; a file that two processes hold
                            counts for both.
 
-``--large`` sends 2 GB once over the whole way, to see that it goes.
+``--large`` sends 2 GB once over the whole way, to see that it goes. ``--steps`` measures what the
+whole way is made of, step by step, and nothing else.
 """
 
 import json
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Self
 
 import common
+from bulk_steps import steps
 
 from fedsec_sim.flower_runtime import flower_runtime
 from fedsec_sim.loopback import LoopbackFederation
@@ -54,9 +56,13 @@ def main() -> None:
     parser.add_argument("--mb", type=int, help="size of the update (default: 400, quick: 50)")
     parser.add_argument("--runs", type=int, help="default: 5, quick: 3")
     parser.add_argument("--large", action="store_true", help="2 GB once over the whole way")
+    parser.add_argument("--steps", action="store_true", help="what the whole way is made of")
     chosen = parser.parse_args()
     size = (chosen.mb or (50 if chosen.quick else 400)) * MB
     runs = chosen.runs or (3 if chosen.quick else 5)
+    if chosen.steps:
+        common.publish(steps(size, runs), chosen.json)
+        return
     flower = f"flwr {version('flwr')} SuperLink, TLS"
     with tempfile.TemporaryDirectory(prefix="fedsec-bench-") as name:
         work = Path(name)
