@@ -12,6 +12,7 @@ Source: Shamir, "How to Share a Secret", CACM 1979. Specification: docs/spec/sec
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from math import prod
 from typing import TypeAlias
 
 from fedsec.errors import ConfigError
@@ -66,18 +67,9 @@ def lagrange(indices: tuple[int, ...]) -> Mapping[int, int]:
 
     One inversion for all of them: the denominators are multiplied up, inverted, and taken apart.
     """
-    below = []
-    for x in indices:
-        product = 1
-        for other in indices:
-            if other != x:
-                product *= other - x
-        below.append(product % PRIME)
-    everything = 1
-    for x in indices:
-        everything = everything * x % PRIME
     # weight(x) = prod(other) / prod(other - x), and prod(other) = everything / x
-    below = [value * x % PRIME for value, x in zip(below, indices, strict=True)]
+    everything = prod(indices) % PRIME
+    below = [x * prod([other - x for other in indices if other != x]) % PRIME for x in indices]
     inverses = _inverses(below)
     return {x: everything * value % PRIME for x, value in zip(indices, inverses, strict=True)}
 
