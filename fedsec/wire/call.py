@@ -7,7 +7,7 @@ without asking us, and nobody would ever hear of it.
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -65,10 +65,6 @@ class Call:
         if self.principal is None:
             raise ProtocolError(self.peer, "anonymous", f"{self.method} needs a certificate")
         return self.principal
-
-    async def fail(self, status: grpc.StatusCode, sentence: str) -> NoReturn:
-        """Ends the RPC with `status`; `sentence` goes to the caller as it is."""
-        raise CallFailed(status, sentence)
 
     async def receive(self, kind: type[Request]) -> Request | None:
         """Waits for the next request and parses it; None at the end of the requests.

@@ -2,8 +2,6 @@
 
 >>> parse_spec("gamma:gamma=0.33")
 ('gamma', {'gamma': 0.33})
->>> spec_text("gamma", {"gamma": 0.33})
-'gamma:gamma=0.33'
 """
 
 import inspect
@@ -63,12 +61,6 @@ def read_table(given: object, where: str) -> tuple[str, dict[str, object]]:
     if isinstance(given, Mapping) and isinstance(given.get("name"), str):
         return str(given["name"]), {k: v for k, v in given.items() if k != "name"}
     raise ConfigError(f"{where}: want a name or a table with a name, got {str(given)[:60]}")
-
-
-def spec_text(name: str, parameters: Mapping[str, object]) -> str:
-    """Returns the word for a value."""
-    rest = ",".join(f"{key}={value}" for key, value in parameters.items())
-    return f"{name}:{rest}" if rest else name
 
 
 def build(what: str, made_by: Callable[..., Made], parameters: Mapping[str, object]) -> Made:

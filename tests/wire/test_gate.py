@@ -18,7 +18,7 @@ from fedsec.errors import (
 )
 from fedsec.identity.names import Kind, Role
 from fedsec.wire.answers import error_of, refusal_of
-from fedsec.wire.call import Call, Method, Refusal, server_stream
+from fedsec.wire.call import Call, CallFailed, Method, Refusal, server_stream
 from fedsec.wire.call import unary as answer_one
 from fedsec.wire.denylist import Denylist
 from fedsec.wire.gate import Gate, utc_now
@@ -233,7 +233,7 @@ def test_no_other_errors_text_gets_out(caplog: pytest.LogCaptureFixture) -> None
 
 def test_a_handler_may_end_its_call_with_any_status() -> None:
     async def fails(call: Call) -> None:
-        await call.fail(grpc.StatusCode.NOT_FOUND, "no node of this name")
+        raise CallFailed(grpc.StatusCode.NOT_FOUND, "no node of this name")
 
     async def main() -> None:
         async with gated([Method("/t/F", NODES, fails)]) as world, world.channel() as channel:
