@@ -3,7 +3,8 @@
     python simulations/experiments/three_defences/run.py [--seconds S] [--only WORDS] [--draw]
 
 Cells that stand in the file already are not computed again: stop it when you like, start it again.
-Digits of MNIST are looked for in FEDSEC_DATA; without them their cells stay out.
+Digits of MNIST are looked for in FEDSEC_DATA, else in `shared/data` beside the repository; without
+them their cells stay out.
 """
 
 import argparse
