@@ -79,9 +79,15 @@ def confine(*, memory_bytes: int, parent: int) -> None:
         _, allowed = resource.getrlimit(resource.RLIMIT_DATA)
         limit = memory_bytes if allowed == resource.RLIM_INFINITY else min(memory_bytes, allowed)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    end_with_parent()
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         with suppress(OSError):  # a sandbox may show no such file; the limit above holds anyway
             Path("/proc/self/oom_score_adj").write_text(_EASILY_KILLED)
     if os.getppid() != parent:  # it ended before the request above could take effect
         raise SystemExit(0)
+
+
+def end_with_parent() -> None:
+    """Has the kernel kill this process when the thread that started it ends; Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

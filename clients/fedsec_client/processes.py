@@ -30,8 +30,9 @@ from fedsec_client.logs import BoundedLog
 from fedsec_client.settings import MEBIBYTE, Limits
 
 LOG_NAME = "worker.log"
-WORKER = "fedsec_client.worker"
-"""The module that a worker runs."""
+# -P: the working directory, which an app may write to, holds no modules
+PROGRAM: tuple[str, ...] = (sys.executable, "-P", "-m", "fedsec_client.worker")
+"""What a worker runs; its arguments follow."""
 _LAST_WORDS_S = 0.2  # what a process sent before it ended is read within so long
 _PIPE_READ = 1 << 16
 
@@ -221,8 +222,7 @@ def _start(
 ) -> subprocess.Popen[bytes]:
     arguments = [str(theirs.fileno()), str(limits.memory_mb * MEBIBYTE), str(os.getpid())]
     return subprocess.Popen(
-        # -P: the working directory, which an app may write to, holds no modules
-        [sys.executable, "-P", "-m", WORKER, *arguments],
+        [*PROGRAM, *arguments],
         cwd=directory,
         env=environment(os.environ, threads=limits.threads, more=limits.environment),
         stdin=subprocess.DEVNULL,

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import statistics
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,10 +12,10 @@ from typing import Any
 from fedsec.errors import StateError
 from fedsec.wire.generated import admin_pb2 as pb
 from fedsec_sim.demo_plans import DATA, Curve, defended
-from fedsec_sim.loopback import FEDSEC, LoopbackFederation
+from fedsec_sim.loopback import HONEST, LoopbackFederation
 from fedsec_sim.screens import Round, Screen
 
-POISONED = (sys.executable, "-P", "-m", "fedsec_sim.hostile_node")
+POISONED = "fedsec_sim.hostile_worker"
 _LOOK_S = 0.5  # between looks at whether all programs are alive
 
 
@@ -56,11 +55,11 @@ def run_fleet(directory: Path, nodes: int, hostile: int, rounds: int, screen: Sc
     Raises:
         StateError: The run failed, or a program did.
     """
-    with LoopbackFederation(directory) as federation:
+    with LoopbackFederation(directory, forked=True) as federation:
         screen.step(f"root, three issuing CAs and a coordinator made in {short(directory)}")
         for index in range(nodes):
-            program = FEDSEC if index < nodes - hostile else POISONED
-            federation.join(f"node-{index}", node_settings(index, nodes), program)
+            worker = HONEST if index < nodes - hostile else POISONED
+            federation.join(f"node-{index}", node_settings(index, nodes), worker)
         screen.step(f"{nodes} nodes enrolled, each by an invite of its own; poisoned: {hostile}")
         federation.publish_roster()
         for node in federation.nodes.values():

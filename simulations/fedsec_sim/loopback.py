@@ -14,7 +14,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -31,12 +31,16 @@ from fedsec_client.settings import FILE_NAME
 from fedsec_server.commands.reach import Reach, reach
 from fedsec_server.init import create_root, create_server
 from fedsec_server.layout import Layout, Listening
+from fedsec_sim import forkserver, other_node
 from fedsec_sim.processes import Family, Process, wait_until
 
 START_S = 60.0  # for one program to be ready; two cores start ten of them at once
 ROSTER_LIFETIME = timedelta(days=1)
 _STEP_S = 0.1  # between two questions to the coordinator
-FEDSEC = (sys.executable, "-P", "-c", "from fedsec.cli import main; main()")
+FEDSEC: tuple[str, ...] = (sys.executable, "-P", "-c", "from fedsec.cli import main; main()")
+
+HONEST = "fedsec_client.worker"
+"""The worker of the software as it is."""
 
 NodeSettings = Callable[[int, int], str]
 
@@ -57,6 +61,9 @@ class LoopbackFederation:
         directory: Made if need be; must not hold a federation.
         apps: Directories of Flower apps by the name that plans use; known to all.
         environment: Added to every program's.
+        forked: Whether the nodes' workers are forked from one process that has torch loaded
+            (`fedsec_sim.forkserver`): they start at once and share its memory. Else, and where the
+            system cannot, agents start them, as on machines of their own.
     """
 
     def __init__(
@@ -65,12 +72,14 @@ class LoopbackFederation:
         *,
         apps: Mapping[str, Path] | None = None,
         environment: Mapping[str, str] | None = None,
+        forked: bool = False,
     ) -> None:
         self.directory = directory
         self.layout = Layout(directory / "coordinator")
         self.nodes: dict[str, LoopbackNode] = {}
         self._apps = dict(apps or {})
         self._environment = dict(environment or {})
+        self._forked = forked and forkserver.available()
         self._agents = Family()
         self._family = Family()
         self.logs = directory / "logs"
@@ -161,13 +170,13 @@ class LoopbackFederation:
         self.wait_for_nodes(node.name for node in added)
         return added
 
-    def join(self, name: str, settings: str, program: Sequence[str] = FEDSEC) -> LoopbackNode:
+    def join(self, name: str, settings: str, worker: str = HONEST) -> LoopbackNode:
         """Invites and joins one node, which is not started.
 
         Args:
             name: Of the node.
             settings: Its `node.toml`.
-            program: What its operator runs in place of the `fedsec` command.
+            worker: The module that its workers run.
         """
         directory = self.directory / "nodes" / name
         make_private_directory(directory)
@@ -175,6 +184,10 @@ class LoopbackFederation:
         request = pb.InviteNodeRequest(name=name)
         invite = self.admin.ask("InviteNode", request, pb.InviteNodeReply).invite
         join(invite, directory, root_fingerprint=self._root.fingerprint)
+        program = FEDSEC
+        if self._forked or worker != HONEST:
+            address = forkserver.shared().address if self._forked else None
+            program = other_node.command(worker, address)
         command = [*program, "node", "start", str(directory)]
         process = Process(name, command, self.logs / f"{name}.log", self._environment)
         self.nodes[name] = LoopbackNode(name, directory, self._agents.add(process))

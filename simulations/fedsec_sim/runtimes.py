@@ -150,7 +150,7 @@ def in_network(
 
     with (
         tempfile.TemporaryDirectory(prefix="fedsec-sim-") as folder,
-        LoopbackFederation(Path(folder, "federation")) as federation,
+        LoopbackFederation(Path(folder, "federation"), forked=True) as federation,
     ):
         federation.add_nodes(nodes, lambda part, parts: node_settings(name, data, part, parts))
         numbers = federation.node_ids()

@@ -62,7 +62,7 @@ def federation(tmp_path_factory: pytest.TempPathFactory, den: Path) -> Iterator[
         )
 
     directory = tmp_path_factory.mktemp("byzantine") / "federation"
-    made = LoopbackFederation(directory, environment=pulls.ENVIRONMENT)
+    made = LoopbackFederation(directory, environment=pulls.ENVIRONMENT, forked=True)
     try:
         made.make()
         made.change_settings(made.layout.settings.read_text("utf-8") + CLEAN)

@@ -48,7 +48,7 @@ def federation(
     apps: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LoopbackFederation]:
     directory = tmp_path_factory.mktemp("apps-federation")
-    with LoopbackFederation(directory / "federation", apps=apps) as running:
+    with LoopbackFederation(directory / "federation", apps=apps, forked=True) as running:
         running.add_nodes(NODES)
         yield running
 

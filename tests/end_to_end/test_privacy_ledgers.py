@@ -40,7 +40,7 @@ budget = { enforced = { epsilon = 0.01, delta = 1e-5 } }
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackFederation]:
     """Three nodes without caps, and one whose cap no plan can keep."""
     directory = tmp_path_factory.mktemp("ledgers") / "federation"
-    with LoopbackFederation(directory) as made:
+    with LoopbackFederation(directory, forked=True) as made:
 
         def settings(index: int, count: int) -> str:
             text = made.default_settings(index, count)

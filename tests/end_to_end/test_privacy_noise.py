@@ -96,7 +96,9 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackFed
     directory = tmp_path_factory.mktemp("noise")
     gate = directory / "gate"
     gate.mkdir()
-    with LoopbackFederation(directory / "federation", environment=pulls.ENVIRONMENT) as made:
+    with LoopbackFederation(
+        directory / "federation", environment=pulls.ENVIRONMENT, forked=True
+    ) as made:
         made.add_nodes(N, lambda index, _count: pulls.settings(index, gate))
         made.publish_roster()
         yield made

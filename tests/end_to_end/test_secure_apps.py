@@ -39,7 +39,9 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackFed
     app = Path(shutil.copytree(APP, directory / "summing"))
     client = app / "summing" / "client_app.py"
     client.write_text(client.read_text("utf-8").replace("mods=[secure_mod(PLAN)]", ""), "utf-8")
-    with LoopbackFederation(directory / "federation", apps={"summing": app}) as running:
+    with LoopbackFederation(
+        directory / "federation", apps={"summing": app}, forked=True
+    ) as running:
         running.add_nodes(NODES)
         running.publish_roster()
         yield running

@@ -37,7 +37,7 @@ def trained(federation: LoopbackFederation, plan: str) -> tuple[dict[str, np.nda
 
 
 def test_a_secure_sum_gives_the_mean_and_no_figure_of_a_node(tmp_path: Path) -> None:
-    with LoopbackFederation(tmp_path / "federation") as federation:
+    with LoopbackFederation(tmp_path / "federation", forked=True) as federation:
         federation.add_nodes(4)
         plain, _ = trained(federation, PLAN)
         with pytest.raises(StateError, match="needs a roster that the root has signed"):

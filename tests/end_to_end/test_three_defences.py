@@ -73,7 +73,9 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackFed
         given = pulls.settings(-61 if index == HOSTILE else index, gate)
         return given.replace('allowed_tasks = ["pulling:TASK"]\n', asks)
 
-    with LoopbackFederation(directory / "federation", environment=pulls.ENVIRONMENT) as made:
+    with LoopbackFederation(
+        directory / "federation", environment=pulls.ENVIRONMENT, forked=True
+    ) as made:
         made.add_nodes(N, settings)
         made.publish_roster()
         yield made
