@@ -16,7 +16,7 @@ def is_alive(pid: int) -> bool:
     """Whether the process runs; one that ended and was not waited for does not."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # gone, or going while it is read
         return False
     return stat.rpartition(")")[2].split()[0] != "Z"
 
