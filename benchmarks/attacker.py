@@ -2,13 +2,11 @@
 
     attacker.py FILE NAME       does NAME at a steady pace until stdin ends; then says how often
 
-A process of its own that gets what the others leave of the machine: an attacker pays for its own
-processors. How often it came to attack, and was refused, it says on stdout, as JSON.
+How often it came to attack, and was refused, it says on stdout, as JSON.
 """
 
 import asyncio
 import json
-import os
 import socket
 import ssl
 import sys
@@ -167,14 +165,6 @@ async def attack(attacker: Attacker, what: Callable[[Attacker], Awaitable[None]]
     print(json.dumps({"refused": attacker.refused, "seconds": seconds}))
 
 
-def step_back() -> None:
-    """Lets all other processes go first (Linux, where sessions are weighed against each other)."""
-    os.nice(19)
-    with suppress(OSError):
-        Path("/proc/self/autogroup").write_text("19", encoding="ascii")
-
-
 if __name__ == "__main__":
-    step_back()
     file, name = sys.argv[1:]
     asyncio.run(attack(Attacker(json.loads(Path(file).read_text("utf-8"))), ATTACKS[name]))
