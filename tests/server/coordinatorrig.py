@@ -129,7 +129,7 @@ class Place:
         return (await self.command("SubmitRun", request, admin_pb2.SubmitRunReply)).run_id
 
     async def until(self, run_id: int, *states: str) -> admin_pb2.Run:
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(120):
             while True:
                 request = admin_pb2.ShowRunRequest(run_id=run_id)
                 run = (await self.command("ShowRun", request, admin_pb2.ShowRunReply)).run
@@ -158,7 +158,7 @@ class Program:
         self.process.communicate()
 
     def until_listening(self) -> None:
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while not (
             self.layout.listening.exists()
             and Listening.read(self.layout).process == self.process.pid
