@@ -4,6 +4,8 @@ What it adds is its update turned round and `TIMES` as long as the plan lets any
 of noise. All else it does by the protocol, so that nobody can tell.
 """
 
+from dataclasses import fields
+
 from fedsec.encoding import Words
 from fedsec.flower.messages import Metrics
 from fedsec.flower.sums import SumForm
@@ -13,13 +15,21 @@ from fedsec_client.worker import main as work
 from fedsec_sim.attacks.plain import Reverse
 from fedsec_sim.secret_sums import overlong
 
+
+class AsPlanned(SumForm):
+    """Codes by the plan, whatever has become of the class that it follows."""
+
+    encode = SumForm.encode
+
+
 TIMES = 10
 """How many times longer than the clip."""
 
 
 def poisoned(form: SumForm, update: Vector, metrics: Metrics, source: Keystream) -> Words:
     """Returns the words (length,) that it adds; takes the place of `SumForm.encode`."""
-    return overlong(form, Reverse(TIMES * form.clip).turned(update), metrics, source)
+    planned = AsPlanned(**{each.name: getattr(form, each.name) for each in fields(form)})
+    return overlong(planned, Reverse(TIMES * form.clip).turned(update), metrics, source)
 
 
 def main() -> None:
