@@ -28,7 +28,7 @@ from fedsec_sim.loopback import LoopbackFederation
 
 APP = Path(__file__).parent / "roundtrip_app"
 NODES = 10
-LEAST_RATE = 5.0  # attacks a second, below which this is no measurement
+LEAST_RATE = 25.0  # attacks a second, below which this is no measurement
 
 
 def main() -> None:

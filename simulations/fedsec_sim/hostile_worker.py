@@ -16,14 +16,14 @@ from fedsec_sim.attacks.plain import Reverse
 from fedsec_sim.secret_sums import overlong
 
 
+TIMES = 10
+"""How many times longer than the clip."""
+
+
 class AsPlanned(SumForm):
     """Codes by the plan, whatever has become of the class that it follows."""
 
     encode = SumForm.encode
-
-
-TIMES = 10
-"""How many times longer than the clip."""
 
 
 def poisoned(form: SumForm, update: Vector, metrics: Metrics, source: Keystream) -> Words:
