@@ -15,7 +15,6 @@ from fedsec_client.worker import main as work
 from fedsec_sim.attacks.plain import Reverse
 from fedsec_sim.secret_sums import overlong
 
-
 TIMES = 10
 """How many times longer than the clip."""
 
