@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsec.errors import ConfigError
+from fedsec.privacy.clipping import clip_factor
 from fedsec.privacy.distributed import rounded_norm
 from fedsec.privacy.hadamard import Rotation, block_lengths
 from fedsec.privacy.keystream import KEY_BYTES, Keystream
@@ -217,8 +218,7 @@ class Rotated:
             ConfigError: As `encode`.
         """
         checked = _checked(vector, self.size)
-        length = math.sqrt(float(checked @ checked))
-        checked *= self.scale * min(1.0, self.clip / length if length > 0 else 1.0)
+        checked *= self.scale * clip_factor(math.sqrt(float(checked @ checked)), self.clip)
         rotated = self.rotation.forward(checked)
         bound = math.floor(self.l2**2)
         for _ in range(_TRIES):

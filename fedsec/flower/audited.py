@@ -4,6 +4,7 @@ They are the very values that a run uses, made from the same plan; an audit of a
 one with a planted defect, takes it in their place.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -83,7 +84,7 @@ class Mechanism(Protocol):
 
 
 @dataclass(frozen=True)
-class Planned:
+class Planned(ABC):
     """What the mechanisms have in common: their claim is the plan's.
 
     Args:
@@ -122,9 +123,9 @@ class Planned:
         """The plan's table."""
         return _privacy(self.plan)
 
+    @abstractmethod
     def release(self, rows: Matrix, source: Keystream) -> Vector:
         """See `Mechanism`."""
-        raise NotImplementedError
 
     def change(self, rows: Matrix, other: Matrix) -> float:
         """See `Mechanism`: the distance of two releases with the same noise."""

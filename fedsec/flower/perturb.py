@@ -12,7 +12,7 @@ from fedsec.errors import ConfigError
 from fedsec.flower.noised_figures import cut
 from fedsec.plan import Privacy
 from fedsec.plan.figures import figures_of
-from fedsec.privacy.clipping import clip_factors
+from fedsec.privacy.clipping import clip_factor
 from fedsec.privacy.figures import Figures
 from fedsec.privacy.gaussian import GaussianMechanism, remaining
 from fedsec.privacy.keystream import Keystream
@@ -60,8 +60,7 @@ class Perturb:
             ConfigError: The update is not finite: nothing may be sent.
         """
         update, shares = cut(update, self.figures)
-        length = norm(update)
-        factor = clip_factors(np.array([length]), self.clip)[0]
+        factor = clip_factor(norm(update), self.clip)
         if factor == 0:
             raise ConfigError("the update is not finite; nothing is sent")
         noised = self.mechanism.release(update.astype(np.float64) * factor, source)

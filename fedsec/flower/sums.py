@@ -25,6 +25,7 @@ from fedsec.plan.figures import joined_of
 from fedsec.plan.privacy import honest, population
 from fedsec.plan.secure_aggregation import coded_bits, max_weight, update_clip, word_bits
 from fedsec.plan.visibility import group_size, most_in_a_sum
+from fedsec.privacy.clipping import clip_factor
 from fedsec.privacy.distributed import NoisySum, set_up
 from fedsec.privacy.keystream import Keystream
 from fedsec.privacy.skellam import Skellam
@@ -150,8 +151,7 @@ class SumForm:
         return min(examples, self.max_weight) / self.max_weight
 
     def _weighted(self, update: Vector, share: float) -> Vector:
-        length = norm(update)
-        factor = share * min(1.0, self.clip / length if length > 0 else 1.0)
+        factor = share * clip_factor(norm(update), self.clip)
         return update if factor == 1.0 else update * np.float32(factor)
 
 

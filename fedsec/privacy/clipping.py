@@ -43,6 +43,11 @@ def clip_factors(norms: Doubles, clip: float) -> Doubles:
     return factors
 
 
+def clip_factor(norm: float, clip: float) -> float:
+    """Returns `clip_factors` of one vector."""
+    return float(clip_factors(np.array([norm]), clip)[0])
+
+
 @dataclass(frozen=True)
 class AdaptiveClip:
     """Moves the clip until a share of updates is no longer than it.

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fedsec.privacy.clipping import clip_factor
 from fedsec.privacy.figures import Figures
 from fedsec.vectors import Vector, norm
 
@@ -57,7 +58,6 @@ class Joined:
         """
         size = vector.size - self.figures.count
         update, shares = vector[:size], vector[size:]
-        length = norm(update)
-        factor = min(1.0, self.clip / length) if length > 0 else 1.0
+        factor = clip_factor(norm(update), self.clip)
         weighted = self.figures.clamp(shares) * self.weight
         return np.append(update * np.float32(factor), weighted.astype(np.float32))

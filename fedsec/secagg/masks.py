@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.ciphers.modes import CTR
 from numpy.typing import NDArray
 
 from fedsec.errors import ConfigError
+from fedsec.processors import processors
 from fedsec.secagg.keys import Stream
 
 Words: TypeAlias = NDArray[np.uint16] | NDArray[np.uint32]
@@ -100,10 +101,8 @@ def keystream(stream: Stream, words: int, word_bits: int, *, offset: int = 0) ->
 
 def available_cores() -> int:
     """Returns how many cores this process may use; ``OMP_NUM_THREADS``, if set, allows no more."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    allowed = int(asked) if asked.isdecimal() else 0
-    return min(cores or 1, allowed or cores or 1)
+    cores, asked = processors(), os.environ.get("OMP_NUM_THREADS", "")
+    return min(cores, int(asked)) if asked.isdecimal() and int(asked) else cores
 
 
 def _apply_range(

@@ -4,10 +4,11 @@ For work that lets go of the interpreter: hashing, writing. Threads live for one
 some 0.1 ms, so that a few chunks are worth it.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+from fedsec.processors import processors
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -30,10 +31,3 @@ def for_each(work: Callable[[Item], Result], chunks: Sequence[Item]) -> list[Res
             if "new thread" not in str(error):
                 raise
     return [work(chunk) for chunk in chunks]
-
-
-def processors() -> int:
-    """Returns on how many processors this process may run."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

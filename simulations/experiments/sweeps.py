@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from fedsec_sim.engines.choose import processors
+from fedsec.processors import processors
 from fedsec_sim.history import Row
 from fedsec_sim.lab import Lab
 from fedsec_sim.partitions import Dirichlet, Drawn

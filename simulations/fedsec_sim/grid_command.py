@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from fedsec.console import Json, emit_json, format_duration, safe, say
-from fedsec_sim.engines.choose import processors
+from fedsec.processors import processors
 from fedsec_sim.grids.grid import Cell, read_grid
 from fedsec_sim.grids.report import write_report
 from fedsec_sim.grids.running import Outcome, run_cells

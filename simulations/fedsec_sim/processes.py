@@ -111,12 +111,7 @@ class Process:
 
     def family(self) -> list[int]:
         """Returns the ids of the process and of all that descend from it (Linux; else its own)."""
-        found = [self.pid]
-        for pid in found:
-            for threads in Path(f"/proc/{pid}/task").glob("*/children"):
-                with suppress(FileNotFoundError, ProcessLookupError):
-                    found.extend(int(child) for child in threads.read_text("ascii").split())
-        return found
+        return family_of(self.pid)
 
     def tail(self, lines: int = _TAIL) -> str:
         """Returns the end of its log."""
@@ -128,6 +123,16 @@ class Process:
         """Raises StateError, with the end of the log, if it was started and has ended."""
         if self._running is not None and self.exit_code is not None:
             raise StateError(f"{self.name} ended with {self.exit_code}; its log:\n{self.tail()}")
+
+
+def family_of(pid: int) -> list[int]:
+    """Returns the id of a process and those of all that descend from it (Linux; else its own)."""
+    found = [pid]
+    for each in found:
+        for threads in Path(f"/proc/{each}/task").glob("*/children"):
+            with suppress(FileNotFoundError, ProcessLookupError):
+                found.extend(int(child) for child in threads.read_text("ascii").split())
+    return found
 
 
 def wait_until(

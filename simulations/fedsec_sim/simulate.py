@@ -13,8 +13,9 @@ from flwr.serverapp import Grid
 from fedsec.errors import ConfigError
 from fedsec.flower.combination import Combination
 from fedsec.plan import FederationPlan
+from fedsec.processors import processors
 from fedsec.tasks.task import Task
-from fedsec_sim.engines.choose import Chosen, Kind, choose, processors
+from fedsec_sim.engines.choose import Chosen, Kind, choose
 from fedsec_sim.engines.loop import Loop
 from fedsec_sim.history import History, Row
 from fedsec_sim.lab import Lab

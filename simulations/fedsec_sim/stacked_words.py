@@ -14,6 +14,7 @@ from fedsec.encoding import Doubles, FixedPoint, Integers, Rotated, Words, wrap
 from fedsec.flower.messages import Metrics
 from fedsec.flower.strategy import Matrix
 from fedsec.flower.sums import SumForm
+from fedsec.privacy.clipping import clip_factor, clip_factors
 from fedsec.privacy.keystream import Keystream
 from fedsec.vectors import norm
 
@@ -46,9 +47,8 @@ def words_of(
 
 
 def _clipped(rows: Matrix, clip: float) -> Matrix:
-    lengths = map(norm, rows)
-    factors = [min(1.0, clip / length if length > 0 else 1.0) for length in lengths]
-    return rows * np.array(factors, np.float32)[:, None]
+    factors = clip_factors(np.array([norm(row) for row in rows]), clip)
+    return rows * factors.astype(np.float32)[:, None]
 
 
 def _coded(code: FixedPoint | Rotated, rows: Matrix, sources: Sequence[Keystream]) -> Words:
@@ -73,8 +73,8 @@ def _quantized(code: Rotated, rows: Matrix, sources: Sequence[Keystream]) -> Int
     """Returns grid steps before noise (m, length)."""
     checked: Doubles = rows.astype(np.float64)
     for row in checked:
-        length = math.sqrt(float(row @ row))
-        row *= code.scale * min(1.0, code.clip / length if length > 0 else 1.0)  # noqa: PLW2901
+        factor = clip_factor(math.sqrt(float(row @ row)), code.clip)
+        row *= code.scale * factor  # noqa: PLW2901
     rotated = code.rotation.forward(checked)
     chance = _drawn(code.length, sources) * 2.0**-32
     rounded = np.floor(rotated + chance).astype(np.int64)

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from flwr.app import Context, Message
+from flwr.app import Context, Message, RecordDict
 
-from fedsec.flower.collection import Attempt, Post
-from fedsec.flower.combination import Combined
+from fedsec.flower.collection import Attempt, Collected, Post
+from fedsec.flower.combination import Combined, Weighted
 from fedsec.flower.messages import (
     bare_train_reply,
     instruction,
@@ -13,7 +13,7 @@ from fedsec.flower.messages import (
     train_reply,
 )
 from fedsec.flower.node_privacy import NodePrivacy, unchanged
-from fedsec.flower.noised_figures import NOISED
+from fedsec.flower.noised_figures import NOISED, NoisedFigures
 from fedsec.flower.perturb import Perturb
 from fedsec.flower.private import central_mechanism
 from fedsec.flower.table import collection, combination
@@ -126,6 +126,19 @@ def test_what_nodes_noised_is_averaged_and_told() -> None:
     made = combine(combination(of), rows(of, {"train-loss": 2.0}, {"train-loss": 1.0}))
     assert noised(made) == {"train-loss": 1.5, "num-examples": 50.0}
     assert made.vector.tolist() == [0.0] * D
+
+
+def test_figures_of_groups_count_by_their_nodes() -> None:
+    """Groups of five and six: what they say weighs as much as there are nodes in them."""
+    of = local()
+    told = NoisedFigures(figures(of), Weighted(), weight=4.0)
+    given = rows(of, {"train-loss": 2.0}, {"train-loss": 0.0})
+    given[:, D:] *= 4.0
+    groups = (tuple(range(5)), tuple(range(5, 11)))
+    collected = Collected(given, groups, np.array([5.0, 6.0]), (), {}, {})
+    made = told(Attempt(1, 1, tuple(range(11)), RecordDict()), collected, {})
+    assert noised(made)["train-loss"] == pytest.approx(2 * 5 / 11)
+    assert noised(made)["num-examples"] == 50
 
 
 def app(message: Message, context: Context) -> Message:

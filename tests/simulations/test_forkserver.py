@@ -18,6 +18,7 @@ pytestmark = pytest.mark.skipif(not forkserver.available(), reason="this system 
 
 PROGRAM = """
 import json, os, random, sys, time
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
 print(json.dumps({
     "module": __name__,
@@ -30,6 +31,7 @@ print(json.dumps({
     "threads": torch and torch.get_num_threads(),
     "python": random.random(),
     "numpy": numpy and float(numpy.random.random()),
+    "OpenSSL": X25519PrivateKey.generate().public_key().public_bytes_raw().hex(),
     "tasks of the server": len(os.listdir(f"/proc/{os.getppid()}/task")),
     "descriptors": sorted(int(each) for each in os.listdir("/proc/self/fd")),
 }), flush=True)
@@ -115,7 +117,7 @@ def test_siblings_have_no_chance_in_common(server: ForkServer, site: Path) -> No
         process, _ = start(server, site, "")
         with process:
             drawn.append(surroundings(process))
-    for kind in ("python", "numpy"):
+    for kind in ("python", "numpy", "OpenSSL"):
         assert drawn[0][kind] != drawn[1][kind]
 
 

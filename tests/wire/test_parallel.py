@@ -1,6 +1,5 @@
 """Chunks are worked on beside each other; the result is the one of a loop."""
 
-import os
 import threading
 
 import pytest
@@ -55,9 +54,3 @@ def test_an_error_of_the_work_is_not_taken_for_a_lack_of_threads(
     monkeypatch.setattr(parallel, "processors", lambda: 2)
     with pytest.raises(RuntimeError, match="of its own"):
         for_each(fail, range(8))
-
-
-def test_processors_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert 1 <= parallel.processors() <= (os.cpu_count() or 1)
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    assert parallel.processors() == (os.cpu_count() or 1)

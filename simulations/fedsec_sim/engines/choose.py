@@ -1,6 +1,5 @@
 """Which engine trains a plan fastest: asked for by name, or found out."""
 
-import os
 import time
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
@@ -9,6 +8,7 @@ import numpy as np
 
 from fedsec.errors import ConfigError
 from fedsec.flower.strategy import Matrix
+from fedsec.processors import processors
 from fedsec.vectors import Vector
 from fedsec_sim.engines.engine import Bench, Engine, Job
 from fedsec_sim.engines.loop import Loop
@@ -62,13 +62,6 @@ def choose(bench: Bench, sent: Vector, *, kind: Kind, workers: int | None, cohor
     if workers > 1:
         engine = Workers(engine, workers=workers, size=sent.size, nodes=cohort, step=step)
     return Chosen(engine, reason)
-
-
-def processors() -> int:
-    """Returns how many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _single(bench: Bench, sent: Vector, kind: Kind) -> tuple[Engine, str, float]:

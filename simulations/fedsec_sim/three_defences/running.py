@@ -11,6 +11,7 @@ from fedsec.errors import ConfigError
 from fedsec.flower.collection import Attempt, Collected, Collection, Post
 from fedsec.flower.messages import read_heading
 from fedsec.flower.perturb import Perturb
+from fedsec.privacy.clipping import clip_factor
 from fedsec.vectors import norm
 from fedsec_sim.chance import ADVERSARIES, CODE, generator
 from fedsec_sim.defences import keystream
@@ -45,7 +46,7 @@ class Seen:
             if node in self._hostile:
                 continue
             if self._perturb is None:
-                row[:] = row * np.float32(min(1.0, CLIP / max(norm(row), 1e-12)))
+                row[:] = row * np.float32(clip_factor(norm(row), CLIP))
             else:
                 source = keystream(self._seed, CODE, attempt.round, attempt.number, node)
                 row[:] = self._perturb(row, source)
