@@ -34,6 +34,7 @@ PAGE = HERE.parent / "docs" / "benchmarks.md"
 README = HERE.parent / "README.md"
 BEGIN, END = "<!-- measured: begin (make bench) -->", "<!-- measured: end -->"
 SCRIPTS = (
+    "demo",
     "round_latency",
     "bulk",
     "idle",

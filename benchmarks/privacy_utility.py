@@ -15,6 +15,7 @@ for everybody; epsilon and delta are those of the whole training.
                  beside the same training without noise
 
 Ratios are of accuracies; each case says how many standard errors the difference is.
+
     python benchmarks/privacy_utility.py [--quick] [--only NAME] [--part PART] [--plot FILE]
                                          [--resume FILE]
 """
@@ -29,7 +30,6 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import torch
 from common import Result, arguments, compare, publish
@@ -37,6 +37,7 @@ from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp.mod import LocalDpMod
 from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAvg
 from torch import nn
+from utility_plot import plot
 from utility_problems import CLASSES, STEPS, Problem, make_problem
 
 from fedsec.encoding import Rotated, padded, word_type
@@ -56,8 +57,6 @@ from fedsec.tasks.digits import Digits
 from fedsec.tasks.private_training import PrivateTraining
 from fedsec.tasks.task import Examples
 from fedsec.tasks.training import LocalTraining
-
-mpl.use("Agg")
 
 DELTA, ROUNDS = 1e-5, 30
 EPSILONS = (1.0, 3.0, 8.0, math.inf)
@@ -343,30 +342,6 @@ def told(case: str, ours: list[float], peer: list[float], peer_name: str) -> Res
     return compare(case, "accuracy", "%", ours=ours, peer=peer, peer_name=peer_name)
 
 
-def plot(found: list[Result], file: Path) -> None:
-    """Draws accuracy over epsilon, one panel for each problem."""
-    import matplotlib.pyplot as plt  # noqa: PLC0415 - after the backend is chosen
-
-    rows = [(*r.case.rsplit(" epsilon=", 1), r) for r in found]
-    names = list(dict.fromkeys(" ".join(case.split()[:2]) for case, _, _ in rows))
-    figure, axes = plt.subplots(1, len(names), figsize=(5 * len(names), 4), squeeze=False)
-    for axis, name in zip(axes[0], names, strict=True):
-        lines: dict[str, dict[str, float]] = {}
-        for case, epsilon, result in rows:
-            if case.startswith(f"{name} "):
-                lines.setdefault(case.removeprefix(f"{name} "), {})[epsilon] = result.ours
-                if result.peer_name in {FLOWER, FLOWER_LOCAL}:
-                    lines.setdefault(result.peer_name, {})[epsilon] = result.peer
-        for label, line in lines.items():
-            dashed = "--" if label.startswith("flwr") else "-"
-            axis.plot(list(line), list(line.values()), dashed, marker="o", label=label)
-        axis.axhline(CHANCE, color="grey", linestyle=":", linewidth=1)
-        axis.set(title=name, xlabel="epsilon", ylabel="accuracy in %", ylim=(0, 100))
-    axes[0][-1].legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.tight_layout()
-    figure.savefig(file, dpi=120)
-
-
 def main() -> None:
     """Runs what the command line asks for."""
     parser = arguments(__doc__ or "")
@@ -394,7 +369,7 @@ def main() -> None:
     ]
     publish(found, options.json)
     if options.plot:
-        plot(found, options.plot)
+        plot(found, options.plot, peers={FLOWER, FLOWER_LOCAL}, chance=CHANCE)
 
 
 if __name__ == "__main__":
