@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedsec.commands.plans import read_plan
 from fedsec.console import Json, emit_json, examples, safe, say, show, table
 from fedsec.data.files import anchored
 from fedsec.data.reference import reference_page
 from fedsec.data.settings import CONNECTORS
 from fedsec.errors import ConfigError, DataError
-from fedsec.files import read_public
-from fedsec.plan import FederationPlan
-from fedsec.plan.federation import MAX_BYTES
 from fedsec_client.settings import FILE_NAME, DataSet, NodeSettings
 
 if TYPE_CHECKING:
@@ -109,7 +107,7 @@ def _misfits(file: Path, options: Mapping[str, object], name: str) -> list[str]:
     """
     from fedsec.tasks.table import load_task  # noqa: PLC0415 - torch, for this option only
 
-    plan = FederationPlan.parse(read_public(file, limit=MAX_BYTES).decode())
+    plan = read_plan(file)
     task, _ = plan.learning
     if task.data != name:
         return [f'{file} asks for the data set "{task.data}", not for "{name}"']

@@ -106,4 +106,4 @@ def read_plan(file: Path) -> FederationPlan:
         text = read_public(file, limit=MAX_BYTES).decode()
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file} is not UTF-8 text: {error.reason}") from error
-    return FederationPlan.parse(text)
+    return FederationPlan.parse(text, str(file))

@@ -50,14 +50,18 @@ class FederationPlan(Section):
     robust: Robust | None = None
 
     @classmethod
-    def parse(cls, toml_text: str) -> "FederationPlan":
+    def parse(cls, toml_text: str, what: str = "the plan") -> "FederationPlan":
         """Returns the plan that `toml_text` describes.
+
+        Args:
+            toml_text: What a plan's file holds.
+            what: Begins the message of an error, e.g. the file's name.
 
         Raises:
             ConfigError: Something is wrong; the message lists everything that is, each with key
                 path, value and what is allowed.
         """
-        return read_toml(cls, toml_text, what="the plan", max_bytes=MAX_BYTES).checked("the plan")
+        return read_toml(cls, toml_text, what=what, max_bytes=MAX_BYTES).checked(what)
 
     def checked(self, what: str) -> Self:
         """Returns the plan, if all that it combines may be combined.

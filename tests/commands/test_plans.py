@@ -57,12 +57,15 @@ def test_json_is_the_canonical_plan_and_its_digest(
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        (toml_example().replace("rounds = 30", "rounds = 0"), "training.rounds = 0: allowed: an"),
+        (
+            toml_example().replace("rounds = 30", "rounds = 0"),
+            "plan.toml: training.rounds = 0: allowed: an",
+        ),
         (
             toml_example().replace('name = "digits" ', 'name = "digit"'),
             'task.name: "digit": built in',
         ),
-        ("schema = ", "the plan is not TOML"),
+        ("schema = ", "plan.toml is not TOML"),
     ],
 )
 def test_a_bad_plan_is_refused_in_a_sentence(

@@ -81,7 +81,7 @@ def submit(
         text = read_public(plan, limit=_MAX_PLAN).decode("utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{plan} is not UTF-8 text") from error
-    FederationPlan.parse(text)  # all its errors, before anybody is bothered
+    FederationPlan.parse(text, str(plan))  # all its errors, before anybody is bothered
     way = reach(directory, credentials)
     reply = way.ask("SubmitRun", pb.SubmitRunRequest(plan=text), pb.SubmitRunReply)
     if json and not wait:

@@ -1,6 +1,7 @@
-"""Computes the map of three defences, cell by cell, and draws it.
+"""Computes the map of three defences, cell by cell; draws it when asked to.
 
-    python simulations/experiments/three_defences/run.py [--seconds S] [--only WORDS] [--draw]
+    python simulations/experiments/three_defences/run.py [--seconds S] [--only WORDS]
+    python simulations/experiments/three_defences/run.py --draw
 
 Cells that stand in the file already are not computed again: stop it when you like, start it again.
 Digits of MNIST are looked for in FEDSEC_DATA, else in `shared/data` beside the repository; without
@@ -67,6 +68,7 @@ def main() -> None:
     given = words.parse_args()
     if not given.draw:
         print(f"{compute(given.file, given.seconds, given.only)} cells computed", flush=True)
+        return
     from fedsec_sim.three_defences.pictures import draw  # noqa: PLC0415 - matplotlib takes a second
 
     measured = read(given.file)

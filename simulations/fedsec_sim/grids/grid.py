@@ -142,7 +142,7 @@ def read_grid(path: Path) -> tuple[Grid, list[Cell]]:
     Raises:
         ConfigError: The file or a plan's cannot be read, or something in the grid is wrong.
     """
-    grid = read_toml(Grid, _read(path), what="the grid", max_bytes=MAX_BYTES)
+    grid = read_toml(Grid, _read(path), what=str(path), max_bytes=MAX_BYTES)
     if grid.rows == grid.columns or {grid.rows, grid.columns} & set(grid.worst):
         raise ConfigError("the grid: rows, columns and worst must be different axes")
     if grid.nodes is not None and grid.honest is not None:
