@@ -6,11 +6,11 @@ float32 or float64 matrix (a memory map too), and a copy of the block's size oth
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -24,6 +24,8 @@ Block: TypeAlias = NDArray[Any]
 T = TypeVar("T")
 
 FLOATS = frozenset({"float16", "float32", "float64"})
+_SINGLE: np.dtype[Any] = np.dtype(np.float32)
+_DOUBLE: np.dtype[Any] = np.dtype(np.float64)
 _DTYPES = frozenset(np.dtype(name) for name in FLOATS)
 HUGE = 1e140
 """An entry beyond this counts as not finite: sums of its square would overflow float64."""
@@ -55,16 +57,17 @@ class Rows:
     def __len__(self) -> int:
         return len(self.used)
 
-    @cached_property
+    @property
     def working(self) -> np.dtype[Any]:
         """In which dtype blocks come: float64 for float64, else float32."""
-        return np.dtype(np.float64 if self.dtype == np.float64 else np.float32)
+        return _DOUBLE if self.dtype == _DOUBLE else _SINGLE
 
-    @cached_property
+    @property
     def bare(self) -> bool:
         """Whether blocks are views of one matrix, not copies."""
-        whole = len(self.used) == len(self.source) and not self.zeroed.any()
-        return whole and isinstance(self.source, np.ndarray) and self.source.dtype == self.working
+        if not (isinstance(self.source, np.ndarray) and self.source.dtype == self.working):
+            return False
+        return len(self.used) == len(self.source) and not self.zeroed.any()
 
     def block(self, columns: slice) -> Block:
         """Returns the columns (n, width); do not write to it."""
@@ -141,7 +144,7 @@ def _form(row: Row) -> tuple[tuple[int, ...], str]:
 
 
 def _check_dtype(dtype: np.dtype[Any]) -> None:
-    if dtype.newbyteorder("=") not in _DTYPES:
+    if dtype not in _DTYPES and dtype.newbyteorder("=") not in _DTYPES:
         raise ConfigError(f"updates must be {', '.join(sorted(FLOATS))}, got {dtype}")
 
 
@@ -211,13 +214,15 @@ def squared_norms(rows: Rows, threads: int) -> NDArray[np.float64]:
     A float32 row whose squares overflow is summed again in float64.
     """
 
-    def norms(some: slice) -> list[float]:
+    def norms(some: slice) -> Iterable[float]:
+        if rows.bare:
+            return _squares_of(rows, some)
         return [_square_of(rows, row) for row in range(some.start, some.stop)]
 
     total: list[float] = []
     width = len(rows) if threads == 1 else max(1, len(rows) // (8 * threads))
     for part in sweep(len(rows), width, norms, threads):
-        total += part
+        total.extend(part)
     return exact_squares(rows, np.array(total))
 
 
@@ -232,6 +237,16 @@ def exact_squares(rows: Rows, total: NDArray[np.float64]) -> NDArray[np.float64]
     tiny = (total < _TINY) & (rows.working == np.float32)
     for row in np.flatnonzero(~np.isfinite(total) | tiny):
         total[row] = _square(rows, int(row))
+    return total
+
+
+def _squares_of(rows: Rows, some: slice) -> NDArray[np.float64]:
+    """Sums in the working dtype within chunks, in float64 across them; of rows of one matrix."""
+    matrix = np.asarray(rows.source[some])
+    total = np.zeros(len(matrix))
+    for start in range(0, rows.size, _CHUNK):
+        part = matrix[:, start : start + _CHUNK]
+        total += np.vecdot(part, part)
     return total
 
 

@@ -24,14 +24,19 @@ class Combined:
         vector: (d,), in the dtype of the updates.
         dots: Product with each row (n,); None if they were not asked for.
         square: Its squared norm; 0 if it was not asked for.
+        squares: Squared norms of the rows (n,), summed in the working dtype within a block; None
+            if they were not asked for.
     """
 
     vector: NDArray[Any]
     dots: Doubles | None
     square: float
+    squares: Doubles | None = None
 
 
-def combine(rows: Rows, former: Former, *, threads: int, diagnose: bool) -> Combined:
+def combine(
+    rows: Rows, former: Former, *, threads: int, diagnose: bool, measure: bool = False
+) -> Combined:
     """Returns what `former` makes of all column blocks.
 
     Args:
@@ -39,24 +44,28 @@ def combine(rows: Rows, former: Former, *, threads: int, diagnose: bool) -> Comb
         former: Called with each block, in any thread.
         threads: Over how many the blocks are spread.
         diagnose: Whether the products with the rows are wanted.
+        measure: Whether their squared norms are wanted, too.
     """
     vector = np.empty(rows.size, rows.dtype)
     scratch = Scratch()
 
-    def part(columns: slice) -> tuple[Doubles | None, float]:
+    def part(columns: slice) -> tuple[Block | None, float, Block | None]:
         block = rows.block(columns)
         out = former(block, columns, scratch)
         vector[columns] = out
+        own = np.vecdot(block, block) if measure else None
         if not diagnose:
-            return None, 0.0
-        return (block @ out).astype(np.float64), float(np.dot(out, out))
+            return None, 0.0, own
+        return block @ out, float(np.dot(out, out)), own
 
-    dots, square = np.zeros(len(rows)), 0.0
-    for some, one in sweep(rows.size, rows.width(), part, threads):
-        if some is not None:
-            dots += some
+    dots, squares, square = np.zeros(len(rows)), np.zeros(len(rows)), 0.0
+    for along, one, own in sweep(rows.size, rows.width(), part, threads):
         square += one
-    return Combined(vector, dots if diagnose else None, square)
+        if along is not None:
+            dots += along
+        if own is not None:
+            squares += own
+    return Combined(vector, dots if diagnose else None, square, squares if measure else None)
 
 
 def weighted_sum(rows: Rows, weights: Doubles, threads: int) -> NDArray[Any]:

@@ -13,8 +13,8 @@ import numpy as np
 from fedsec.errors import ConfigError
 from fedsec.robust.aggregate import Aggregate, Diagnostics, Doubles, Mixed
 from fedsec.robust.apply import Work, apply
-from fedsec.robust.blocks import Rows, open_rows
-from fedsec.robust.combine import mix_rows, weighted_sum
+from fedsec.robust.blocks import Block, Rows, Scratch, exact_squares, open_rows
+from fedsec.robust.combine import combine, mix_rows, weighted_sum
 from fedsec.robust.coordinate_rules import Mean
 from fedsec.robust.faults import TooManyFaults, count_byzantine
 from fedsec.robust.geometry import Measured, measure_gram, measure_norms
@@ -29,6 +29,7 @@ from fedsec.robust.needs import (
 from fedsec.robust.options import Options, Row, Updates
 from fedsec.robust.pipeline import Pipeline
 from fedsec.robust.premixing import Premix
+from fedsec.robust.report import report
 from fedsec.robust.rule import Rule
 from fedsec.robust.shares import cap_shares
 from fedsec.vectors import is_finite
@@ -74,10 +75,10 @@ def aggregate(rule: Rule, updates: Updates, **options: Unpack[Options]) -> Aggre
         threads=call.threads,
     )
     Pipeline(rule, call.before).check(len(updates))
-    if isinstance(rule, Mean) and not (call.before or call.diagnose):
-        unseen = _mean_unseen(call, updates)
-        if unseen is not None:
-            return unseen
+    if isinstance(rule, Mean) and not call.before:
+        at_once = _mean_at_once(call, updates)
+        if at_once is not None:
+            return at_once
     return apply(_prepared(call, updates))
 
 
@@ -115,7 +116,7 @@ def _prepared(call: _Call, updates: Updates) -> Work:
     )
 
 
-def _mean_unseen(call: _Call, updates: Updates) -> Aggregate | None:
+def _mean_at_once(call: _Call, updates: Updates) -> Aggregate | None:
     """Returns the mean from one pass; None if a row is not usable, which then shows in the mean."""
     rows, wrong = open_rows(updates, zero=False)
     if wrong:
@@ -123,12 +124,33 @@ def _mean_unseen(call: _Call, updates: Updates) -> Aggregate | None:
     n = len(rows)
     shares = _shares(call, rows, n)
     weights = np.full(n, 1 / n) if shares is None else shares
+    if call.diagnose:
+        return _mean_measured(rows, weights, call.threads)
     vector = weighted_sum(rows, weights, call.threads)
     if not is_finite(vector):
         return None
     unknown = np.full(n, np.nan)
     told = Diagnostics(unknown, unknown, unknown, None, MappingProxyType({}), "none")
     return Aggregate(vector, weights, (), told)
+
+
+def _mean_measured(rows: Rows, weights: Doubles, threads: int) -> Aggregate | None:
+    """Returns the mean and how each row lies to it; None if a row is not usable."""
+    factors = weights.astype(rows.working)
+
+    def former(block: Block, columns: slice, scratch: Scratch) -> Block:
+        del columns, scratch
+        product: Block = factors @ block
+        return product
+
+    combined = combine(rows, former, threads=threads, diagnose=True, measure=True)
+    if combined.squares is None or not is_finite(combined.vector):
+        return None
+    squares = exact_squares(rows, combined.squares)
+    if not np.isfinite(squares).all():
+        return None
+    found = Measured(rows, {}, squares)
+    return report(found, {}, len(rows), combined, weights=weights, scores=None)
 
 
 def premix(
