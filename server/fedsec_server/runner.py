@@ -42,6 +42,9 @@ from fedsec_server.exchange import Exchange
 from fedsec_server.state.values import RunState
 
 _LOG = logging.getLogger(__name__)
+PROGRAM: tuple[str, ...] = (sys.executable, "-P", "-m", "fedsec_server.run_process")
+"""What a run is started by, before its arguments; -P: what lies in its directory is no module."""
+
 _LAST_WORDS_S = 1.0  # for frames that a process left behind in the socket
 _TAIL = 4096  # bytes of the log in which its last line is looked for
 _MAX_DEADLINE_S = 1e9
@@ -186,10 +189,7 @@ class Runner:
         log = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             return await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",  # what lies in the run's directory is no module
-                "-m",
-                "fedsec_server.run_process",
+                *PROGRAM,
                 str(descriptor),
                 str(os.getpid()),
                 stdin=asyncio.subprocess.DEVNULL,

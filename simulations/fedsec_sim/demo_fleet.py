@@ -12,7 +12,8 @@ from typing import Any
 from fedsec.errors import StateError
 from fedsec.wire.generated import admin_pb2 as pb
 from fedsec_sim.demo_plans import DATA, Curve, defended
-from fedsec_sim.loopback import HONEST, LoopbackFederation
+from fedsec_sim.loopback import LoopbackFederation
+from fedsec_sim.other_programs import WORKER
 from fedsec_sim.screens import Round, Screen
 
 POISONED = "fedsec_sim.hostile_worker"
@@ -58,7 +59,7 @@ def run_fleet(directory: Path, nodes: int, hostile: int, rounds: int, screen: Sc
     with LoopbackFederation(directory, forked=True) as federation:
         screen.step(f"root, three issuing CAs and a coordinator made in {short(directory)}")
         for index in range(nodes):
-            worker = HONEST if index < nodes - hostile else POISONED
+            worker = WORKER if index < nodes - hostile else POISONED
             federation.join(f"node-{index}", node_settings(index, nodes), worker)
         screen.step(f"{nodes} nodes enrolled, each by an invite of its own; poisoned: {hostile}")
         federation.publish_roster()

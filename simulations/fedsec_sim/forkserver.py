@@ -1,11 +1,11 @@
-"""Workers of many nodes on one machine, forked from one process that has torch loaded.
+"""Workers and run processes on one machine, forked from one process that has torch loaded.
 
-    agent --starts--> forked_worker --request, descriptors--> fork server --fork--> worker
+    agent, coordinator --start--> stand_in --request, descriptors--> fork server --fork--> program
 
 To import torch takes seconds and 150 MB that are the process's own; a fork takes milliseconds and
 shares them. So a federation on one machine starts in the time of one worker. It is for demos, tests
-and simulations: there all nodes are one owner's. A node on a machine of its own starts its workers
-by itself (`fedsec_client.processes`).
+and simulations: there all programs are one owner's. On a machine of its own a node starts its
+workers by itself (`fedsec_client.processes`), a coordinator its runs (`fedsec_server.runner`).
 
     python -P -m fedsec_sim.forkserver FD MODULE...     on the listening socket FD, by `ForkServer`
 
@@ -42,29 +42,31 @@ LOADED = (
     "fedsec_client.execution",
     "fedsec_client.client_app",
     "fedsec.privacy.accounting",
+    "fedsec_server.run_process",
+    "fedsec_server.server_app",
 )
-"""What most workers import."""
+"""What most workers and runs import."""
 
-FIRST_FREE = 64  # descriptors that came along lie from here on, out of the way of those wanted
+FIRST_FREE = 64  # descriptors that came along lie beyond it, out of the way of those wanted
 MOST_BYTES = 1 << 17  # of a request
 _KIND = getattr(socket, "SOCK_SEQPACKET", socket.SOCK_STREAM)
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A worker to fork.
+    """A program to fork.
 
     Attributes:
         module: Run as `python -P -m` would.
-        descriptor: Number that the worker's end of the agent's socket has.
-        memory_bytes: See `fedsec_client.limits.confine`.
+        descriptor: Number that the program's end of its starter's socket has: its first argument.
+        further: Arguments between that and the last, which is the parent's process id.
         directory: Where it works.
         environment: All of its variables.
     """
 
     module: str
     descriptor: int
-    memory_bytes: int
+    further: list[str]
     directory: str
     environment: dict[str, str]
 
@@ -115,14 +117,14 @@ class ForkServer:
         return self._process.poll() is None
 
     def end(self) -> None:
-        """Ends it and the workers that are left."""
+        """Ends it and the programs that are left."""
         self._process.kill()
         self._process.communicate()
         self._directory.cleanup()
 
 
 def available() -> bool:
-    """Returns whether this system can tell when a forked worker has ended: Linux can."""
+    """Returns whether this system can tell when a forked program has ended: Linux can."""
     return hasattr(os, "pidfd_open")
 
 
@@ -145,7 +147,7 @@ def _started() -> ForkServer:
 
 @dataclass(slots=True)
 class _Child:
-    """A worker, and who asked for it."""
+    """A program, and who asked for it."""
 
     pid: int
     pidfd: int
@@ -154,7 +156,7 @@ class _Child:
 
 
 class _Server:
-    """Forks, and tells who asked how the worker ended.
+    """Forks, and tells who asked how the program ended.
 
     Args:
         listener: Where requests come in.
@@ -206,13 +208,13 @@ class _Server:
             os.close(each)
         child = _Child(pid, os.pidfd_open(pid), asker)
         self._watched.register(child.pidfd, selectors.EVENT_READ, child)
-        self._watched.register(asker, selectors.EVENT_READ, child)  # it ends when its agent does
+        self._watched.register(asker, selectors.EVENT_READ, child)  # it ends when its starter does
         return None
 
     def _end(self, child: _Child) -> None:
-        """Ends a worker, or finds that it has; whoever is left to hear of it is told how."""
+        """Ends a program, or finds that it has; whoever is left to hear of it is told how."""
         child.ended = True
-        for kill in (os.killpg, os.kill):  # whatever the app has started, too
+        for kill in (os.killpg, os.kill):  # whatever its app has started, too
             with suppress(ProcessLookupError, PermissionError):
                 kill(child.pid, signal.SIGKILL)
         _, status = os.waitpid(child.pid, 0)
@@ -235,7 +237,8 @@ def _take(descriptors: list[int], wanted: tuple[int, ...]) -> None:
     """Gives descriptors the numbers that are wanted."""
     import fcntl  # noqa: PLC0415 - not on every system on which this module is imported
 
-    moved = [fcntl.fcntl(each, fcntl.F_DUPFD, FIRST_FREE) for each in descriptors]
+    free = max(FIRST_FREE, *wanted) + 1
+    moved = [fcntl.fcntl(each, fcntl.F_DUPFD, free) for each in descriptors]
     for each in descriptors:
         os.close(each)
     for each, number in zip(moved, wanted, strict=True):
@@ -244,7 +247,7 @@ def _take(descriptors: list[int], wanted: tuple[int, ...]) -> None:
 
 
 def _become(request: Request) -> int:
-    """Runs the worker in this process; returns its exit code."""
+    """Runs the program in this process; returns its exit code."""
     end_with_parent()
     os.setsid()
     os.chdir(request.directory)
@@ -256,8 +259,7 @@ def _become(request: Request) -> int:
         numpy.random.seed()  # the global generator would be that of every sibling
     if (torch := sys.modules.get("torch")) is not None:
         torch.set_num_threads(int(request.environment.get("OMP_NUM_THREADS", "1")))
-    arguments = (request.descriptor, request.memory_bytes, os.getppid())
-    sys.argv = [request.module, *map(str, arguments)]
+    sys.argv = [request.module, str(request.descriptor), *request.further, str(os.getppid())]
     try:
         runpy.run_module(request.module, run_name="__main__", alter_sys=True)
     except SystemExit as end:
@@ -269,7 +271,7 @@ def _become(request: Request) -> int:
 
 
 def main() -> None:
-    """Loads what workers need, and forks them until its parent ends."""
+    """Loads what programs need, and forks them until its parent ends."""
     listener = socket.socket(fileno=int(sys.argv[1]))
     for name in sys.argv[2:]:
         importlib.import_module(name)

@@ -1,4 +1,4 @@
-"""The worker of a poisoned node (`fedsec_sim.other_node`): it trains as asked, and lies in sums.
+"""The worker of a poisoned node (see `other_programs`): it trains as asked, and lies in sums.
 
 What it adds is its update turned round and `TIMES` as long as the plan lets any be, without a share
 of noise. All else it does by the protocol, so that nobody can tell.

@@ -31,16 +31,13 @@ from fedsec_client.settings import FILE_NAME
 from fedsec_server.commands.reach import Reach, reach
 from fedsec_server.init import create_root, create_server
 from fedsec_server.layout import Layout, Listening
-from fedsec_sim import forkserver, other_node
+from fedsec_sim import forkserver, other_programs
 from fedsec_sim.processes import Family, Process, wait_until
 
 START_S = 60.0  # for one program to be ready; two cores start ten of them at once
 ROSTER_LIFETIME = timedelta(days=1)
 _STEP_S = 0.1  # between two questions to the coordinator
 FEDSEC: tuple[str, ...] = (sys.executable, "-P", "-c", "from fedsec.cli import main; main()")
-
-HONEST = "fedsec_client.worker"
-"""The worker of the software as it is."""
 
 NodeSettings = Callable[[int, int], str]
 
@@ -61,9 +58,10 @@ class LoopbackFederation:
         directory: Made if need be; must not hold a federation.
         apps: Directories of Flower apps by the name that plans use; known to all.
         environment: Added to every program's.
-        forked: Whether the nodes' workers are forked from one process that has torch loaded
+        forked: Whether workers and run processes are forked from one process that has torch loaded
             (`fedsec_sim.forkserver`): they start at once and share its memory. Else, and where the
-            system cannot, agents start them, as on machines of their own.
+            system cannot, agents and coordinator start them, as on machines of their own.
+        forked_runs: The same of run processes only, if it is to be otherwise.
     """
 
     def __init__(
@@ -73,6 +71,7 @@ class LoopbackFederation:
         apps: Mapping[str, Path] | None = None,
         environment: Mapping[str, str] | None = None,
         forked: bool = False,
+        forked_runs: bool | None = None,
     ) -> None:
         self.directory = directory
         self.layout = Layout(directory / "coordinator")
@@ -83,7 +82,11 @@ class LoopbackFederation:
         self._agents = Family()
         self._family = Family()
         self.logs = directory / "logs"
-        command = [*FEDSEC, "server", "start", str(self.layout.directory)]
+        program = FEDSEC
+        if forkserver.available() and (forked if forked_runs is None else forked_runs):
+            address = forkserver.shared().address
+            program = other_programs.command("run", other_programs.RUN, address)
+        command = [*program, "server", "start", str(self.layout.directory)]
         log = self.logs / "coordinator.log"
         self.coordinator = self._family.add(Process("coordinator", command, log, self._environment))
 
@@ -170,7 +173,7 @@ class LoopbackFederation:
         self.wait_for_nodes(node.name for node in added)
         return added
 
-    def join(self, name: str, settings: str, worker: str = HONEST) -> LoopbackNode:
+    def join(self, name: str, settings: str, worker: str = other_programs.WORKER) -> LoopbackNode:
         """Invites and joins one node, which is not started.
 
         Args:
@@ -185,9 +188,9 @@ class LoopbackFederation:
         invite = self.admin.ask("InviteNode", request, pb.InviteNodeReply).invite
         join(invite, directory, root_fingerprint=self._root.fingerprint)
         program = FEDSEC
-        if self._forked or worker != HONEST:
+        if self._forked or worker != other_programs.WORKER:
             address = forkserver.shared().address if self._forked else None
-            program = other_node.command(worker, address)
+            program = other_programs.command("worker", worker, address)
         command = [*program, "node", "start", str(directory)]
         process = Process(name, command, self.logs / f"{name}.log", self._environment)
         self.nodes[name] = LoopbackNode(name, directory, self._agents.add(process))

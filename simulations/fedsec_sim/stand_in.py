@@ -1,8 +1,10 @@
-"""Stands in for a worker that a fork server runs: lives as long, and ends the same way.
+"""Stands in for a program that a fork server runs: lives as long, and ends the same way.
 
-    python -P -m fedsec_sim.forked_worker ADDRESS MODULE FD MEMORY_BYTES AGENT_PID, by the agent
+    python -P -m fedsec_sim.stand_in ADDRESS MODULE FD MEMORY_BYTES PARENT   a worker, by its agent
+    python -P -m fedsec_sim.stand_in ADDRESS MODULE FD PARENT                a run, by a coordinator
 
-It is the agent's child in the worker's place; when it is killed, the worker is. It imports little.
+It is its parent's child in the program's place; when it is killed, the program is. It imports
+little.
 """
 
 import os
@@ -19,13 +21,13 @@ _CODE = 16  # bytes of an exit code
 
 
 def main() -> None:
-    """Hands its descriptors over, waits, and ends as the worker did."""
-    address, module, descriptor, memory_bytes, parent = sys.argv[1:6]
+    """Hands its descriptors over, waits, and ends as the program did."""
+    _, address, module, descriptor, *further, parent = sys.argv
     confine(memory_bytes=0, parent=int(parent))
-    request = Request(module, int(descriptor), int(memory_bytes), str(Path.cwd()), dict(os.environ))
+    request = Request(module, int(descriptor), further, str(Path.cwd()), dict(os.environ))
     data = request.to_bytes()
     if len(data) > MOST_BYTES:
-        raise SystemExit(f"the environment is too large for a forked worker: {len(data)} bytes")
+        raise SystemExit(f"the environment is too large for a forked program: {len(data)} bytes")
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
         server.connect(address)
         socket.send_fds(server, [data], [request.descriptor, 1, 2])

@@ -36,7 +36,9 @@ def session_pullers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Puller
     directory = tmp_path_factory.mktemp("pullers")
     gate = directory / "gate"
     gate.mkdir()
-    with LoopbackFederation(directory / "federation", environment=pulls.ENVIRONMENT) as federation:
+    with LoopbackFederation(
+        directory / "federation", environment=pulls.ENVIRONMENT, forked_runs=True
+    ) as federation:
         nodes = [
             federation.join(f"node-{index}", pulls.settings(index, gate)) for index in range(3)
         ]

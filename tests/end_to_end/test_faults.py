@@ -36,7 +36,9 @@ def sleeping(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sleeping]:
     directory = tmp_path_factory.mktemp("sleeping")
     gate = directory / "gate"
     gate.mkdir()
-    with LoopbackFederation(directory / "federation", environment=pulls.ENVIRONMENT) as federation:
+    with LoopbackFederation(
+        directory / "federation", environment=pulls.ENVIRONMENT, forked_runs=True
+    ) as federation:
         federation.add_nodes(2, lambda index, _: pulls.settings(index, gate))
         pulls.hold(gate, [0, 1])
         run_id = federation.submit(pulls.plan(rounds=2, nodes=2, quorum=1))

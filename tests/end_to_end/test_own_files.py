@@ -83,7 +83,7 @@ def write_files(directory: Path, number: int) -> None:
 
 
 def test_a_site_whose_file_is_wrong_is_left_out_and_tells_nothing_of_it(tmp_path: Path) -> None:
-    with LoopbackFederation(tmp_path / "f") as federation:
+    with LoopbackFederation(tmp_path / "f", forked=True) as federation:
         for number in range(3):
             node = federation.join(f"site-{number}", settings(number))
             write_files(node.directory, number)

@@ -124,7 +124,9 @@ def outcome(tmp_path_factory: pytest.TempPathFactory, own: dict[str, object]) ->
     def answer(message: Message, _context: Context) -> Message:
         return own["answer"](message, LEAVER)  # type: ignore[operator,no-any-return]
 
-    with LoopbackFederation(place / "federation", apps={"losing": APP}, forked=True) as federation:
+    with LoopbackFederation(
+        place / "federation", apps={"losing": APP}, forked=True, forked_runs=False
+    ) as federation:
         federation.add_nodes(4)
         joined = federation.join("leaver", "schema = 1\n")
         trusted = dict(federation.publish_roster().keys)

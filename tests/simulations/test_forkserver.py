@@ -68,7 +68,7 @@ def start(server: ForkServer, site: Path, end: str) -> tuple[subprocess.Popen[by
     """Starts the stand-in as an agent does; returns it and the number of its socket."""
     ours, theirs = os.pipe()
     os.close(ours)
-    command = [sys.executable, "-P", "-m", "fedsec_sim.forked_worker", server.address]
+    command = [sys.executable, "-P", "-m", "fedsec_sim.stand_in", server.address]
     process = subprocess.Popen(
         [*command, "worker_under_test", str(theirs), "0", str(os.getpid())],
         cwd=site,
@@ -190,7 +190,7 @@ def test_there_is_one_for_all_and_another_when_it_has_ended(
 
 
 def test_an_environment_that_is_too_large_is_refused(server: ForkServer, site: Path) -> None:
-    command = [sys.executable, "-P", "-m", "fedsec_sim.forked_worker", server.address]
+    command = [sys.executable, "-P", "-m", "fedsec_sim.stand_in", server.address]
     done = subprocess.run(
         [*command, "worker_under_test", "1", "0", str(os.getpid())],
         env={"LONG": "x" * 100_000, "LONGER": "x" * 100_000},
@@ -198,4 +198,4 @@ def test_an_environment_that_is_too_large_is_refused(server: ForkServer, site: P
         check=False,
     )
     assert done.returncode == 1
-    assert b"the environment is too large for a forked worker" in done.stderr
+    assert b"the environment is too large for a forked program" in done.stderr
