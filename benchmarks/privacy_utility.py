@@ -16,8 +16,8 @@ for everybody; epsilon and delta are those of the whole training.
 
 Ratios are of accuracies; each case says how many standard errors the difference is.
 
-    python benchmarks/privacy_utility.py [--quick] [--only NAME] [--part PART] [--plot FILE]
-                                         [--resume FILE]
+    python benchmarks/privacy_utility.py [--quick] [--only NAME] [--part PART] [--epsilon E]
+                                         [--seeds N] [--plot FILE] [--resume FILE]
 """
 
 import json
@@ -348,6 +348,8 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw accuracy over epsilon, PNG")
     parser.add_argument("--only", metavar="NAME", help='one data set, e.g. "mnist n=100"')
     parser.add_argument("--part", choices=PARTS, help="where the noise is added: only that")
+    parser.add_argument("--epsilon", type=float, help="only this one")
+    parser.add_argument("--seeds", type=int, help="of each training (default: 5, quick: 3)")
     parser.add_argument("--resume", type=Path, metavar="FILE", help="keep each training's accuracy")
     options = parser.parse_args()
     logging.getLogger("flwr").setLevel(logging.ERROR)
@@ -357,7 +359,8 @@ def main() -> None:
         sizes += [("mnist", 100, 0.2, 0.5, 1.0), ("mnist", 1000, 0.1, 0.5, 1.0)]
     chosen = [size for size in sizes if options.only in {None, f"{size[0]} n={size[1]}"}]
     epsilons, seeds = ((3.0, math.inf), 3) if options.quick else (EPSILONS, 5)
-    run = Trainings(seeds, options.resume)
+    epsilons = (options.epsilon,) if options.epsilon else epsilons
+    run = Trainings(options.seeds or seeds, options.resume)
     problems = [make_problem(*size) for size in chosen]
     parts = [options.part] if options.part else [*PARTS][: 2 if options.quick else None]
     found = [

@@ -14,6 +14,7 @@ PERCENTS = (0, 1, 2, 5)
 FACTORS = (10, 100)
 PLACEMENTS: tuple[Placement, ...] = ("worst", "random")
 SIZES = (5, 10)
+DATA, NODES = ("digits", "mnist"), (100, 1000)
 FRONTIER_NODES, FRONTIER_EPSILON, FRONTIER_PERCENT = 1000, 8.0, 2
 TUNED = (3, 30)
 """Lengths that an attacker may try who knows what lengths the map was made for."""
@@ -163,6 +164,15 @@ def table(
             attacks = [(factor, "worst") for factor in factors]
         for (factor, placement), rule in product(attacks, rules):
             yield Cell(data, nodes, epsilon, hostile, factor, placement, size, rule)
+
+
+def setup(cell: Cell) -> str:
+    """Returns what is seen and what is made of it, in a few words."""
+    if cell.size == 1:
+        return f"each update, {cell.rule}"
+    if cell.size == cell.nodes:
+        return "one sum, mean"
+    return f"groups of {cell.size}, {cell.rule}"
 
 
 def frontier() -> Iterator[Cell]:

@@ -1,6 +1,7 @@
 """The map as pictures: every cell of it, the frontier, and the thumbnail that the demo shows."""
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,15 @@ from PIL import Image
 from fedsec_sim.plots import paint, save
 from fedsec_sim.three_defences.cell import Cell
 from fedsec_sim.three_defences.grid import (
+    DATA,
     EPSILONS,
     FRONTIER_EPSILON,
     FRONTIER_NODES,
+    NODES,
     PERCENTS,
     Way,
     frontier,
+    setup,
     table,
 )
 from fedsec_sim.three_defences.results import Measured
@@ -31,10 +35,9 @@ NOTE = (
 
 def draw(measured: Measured, folder: Path) -> Iterator[Path]:
     """Draws all pictures of which there is anything to draw; yields their files."""
-    for data in ("digits", "mnist"):
-        for nodes in (100, 1000):
-            if any((c.data, c.nodes) == (data, nodes) for c in measured.cells.values()):
-                yield _saved(whole(measured, data, nodes), folder / f"{data}_{nodes}.png")
+    for data, nodes in product(DATA, NODES):
+        if any((c.data, c.nodes) == (data, nodes) for c in measured.cells.values()):
+            yield _saved(whole(measured, data, nodes), folder / f"{data}_{nodes}.png")
     if any(cell.key in measured.outcomes for cell in frontier()):
         yield _saved(frontier_figure(measured), folder / "frontier.png")
     figure = Figure(figsize=(7.2, 2.6), layout="constrained")
@@ -47,7 +50,7 @@ def whole(measured: Measured, data: str, nodes: int) -> Figure:
     """Returns every cell of the plain recipe: a table for each epsilon."""
     found = list(table(data, nodes))
     columns = list(dict.fromkeys(_attack(cell, nodes) for cell in found))
-    rows = list(dict.fromkeys(_setup(cell) for cell in found))
+    rows = list(dict.fromkeys(setup(cell) for cell in found))
     figure = Figure(figsize=(11.5, 1.2 + 4.4 * len(EPSILONS)), layout="constrained")
     for axes, epsilon in zip(figure.subplots(len(EPSILONS), 1), EPSILONS, strict=True):
         chosen = [cell for cell in found if cell.epsilon == epsilon]
@@ -95,7 +98,7 @@ def _fill(
 ) -> tuple[NDArray[np.float64], list[tuple[int, int]]]:
     values, refused = np.full((len(rows), len(columns)), np.nan), []
     for cell in cells:
-        place = rows.index(_setup(cell)), columns.index(_attack(cell, nodes))
+        place = rows.index(setup(cell)), columns.index(_attack(cell, nodes))
         known = measured.accuracy(cell)
         if cell.refused:
             refused.append(place)
@@ -105,14 +108,6 @@ def _fill(
                 other = _attack(cell, nodes).replace("worst", "random")
                 values[place[0], columns.index(other)] = known
     return values, refused
-
-
-def _setup(cell: Cell) -> str:
-    if cell.size == 1:
-        return f"each update, {cell.rule}"
-    if cell.size == cell.nodes:
-        return "one sum, mean"
-    return f"groups of {cell.size}, {cell.rule}"
 
 
 def _attack(cell: Cell, nodes: int) -> str:

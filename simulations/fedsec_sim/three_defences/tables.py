@@ -1,14 +1,18 @@
-"""The frontier, what several seeds say of it, and the remedies without noise: tables for people."""
+"""The whole map by its worst cases, the frontier, seeds, the remedies without noise: tables."""
 
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import product
 
 from fedsec_sim.three_defences.cell import Cell
 from fedsec_sim.three_defences.grid import (
+    DATA,
+    EPSILONS,
     FACTORS,
     FRONTIER_EPSILON,
     FRONTIER_NODES,
     FRONTIER_PERCENT,
+    NODES,
     PERCENTS,
     REMEDIES,
     SEEDS,
@@ -17,6 +21,8 @@ from fedsec_sim.three_defences.grid import (
     attacked,
     frontier,
     seeds,
+    setup,
+    table,
 )
 from fedsec_sim.three_defences.results import Measured
 
@@ -39,8 +45,33 @@ def tables(measured: Measured) -> str:
         *_lines(("rule, groups, recipe", *map(_length, LENGTHS)), _seeds(measured)),
         f"## {setting}, no noise: what withstands how much the nodes differ",
         *_lines(("rule, groups, recipe", *_shares()), _remedies(measured)),
+        *_whole(measured),
     ]
     return "\n".join(parts) + "\n"
+
+
+def _whole(measured: Measured) -> Iterator[str]:
+    """Yields a table for each data set, number of nodes and noise: the worst of all attacks."""
+    for data, nodes, epsilon in product(DATA, NODES, EPSILONS):
+        found = list(table(data, nodes, epsilons=(epsilon,)))
+        if not any(measured.accuracy(cell) is not None for cell in found):
+            continue
+        rows = [
+            (words, *(_worst(measured, found, words, percent) for percent in PERCENTS))
+            for words in dict.fromkeys(setup(cell) for cell in found)
+        ]
+        noise = "no noise" if epsilon is None else f"epsilon {epsilon:g}"
+        yield f"## {nodes:,} nodes, {data}, {noise}: the worst of all lengths and places"
+        yield from _lines(("set-up", *(f"{percent} %" for percent in PERCENTS)), rows)
+
+
+def _worst(measured: Measured, cells: Sequence[Cell], words: str, percent: int) -> str:
+    mine = [c for c in cells if setup(c) == words and c.hostile == c.nodes * percent // 100]
+    if all(cell.refused for cell in mine):
+        return "refused"
+    found = [measured.accuracy(cell) for cell in mine if not cell.refused]
+    known = [value for value in found if value is not None]
+    return _number(min(known)) if len(known) == len(found) else MISSING
 
 
 def _frontier(measured: Measured) -> Iterator[tuple[str, ...]]:
