@@ -42,6 +42,8 @@ LOADED = (
     "fedsec_client.execution",
     "fedsec_client.client_app",
     "fedsec.privacy.accounting",
+    "fedsec.tasks.private_training",
+    "torch._dynamo",  # with the first optimiser of torch's
     "fedsec_server.run_process",
     "fedsec_server.server_app",
 )

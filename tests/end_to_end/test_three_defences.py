@@ -1,7 +1,7 @@
-"""Real processes: groups, a robust rule and privacy in the same round.
+"""Real processes: every accepted cell of what may be combined, and one node that pulls the other way.
 
-Twelve nodes in three groups of four, a coordinator that is not trusted; one of the nodes pulls far the
-other way. All other cells: tests/flower/test_combinations.py.
+Twelve nodes, a coordinator that is not trusted where there are sums. Refused cells, and the same ones
+without processes: tests/flower/test_combinations.py.
 """
 
 import math
@@ -11,25 +11,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedsec.commands.coupling import coupling_of
+from fedsec.flower.perturb import Perturb
 from fedsec.flower.private import central_mechanism
+from fedsec.flower.sums import noisy_sum
 from fedsec.ledgerfile import LedgerFile
 from fedsec.plan import FederationPlan
+from fedsec.privacy.ledger import Charge
 from fedsec_sim.loopback import LoopbackFederation
+from tests.cells import ACCEPTED, CLIP, CLIP_IN_SUMS, RULES, cell
 from tests.end_to_end import pulls
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SIZE, N, SECONDS = 2000, 12, 240.0
-HOSTILE = 11
-PLAN = f"""
+HOSTILE, ITS_TARGET = 11, -61
+HEAD = f"""
 schema = 1
-name = "three defences"
-visibility = "groups"
+name = "a cell"
+VISIBILITY
 [task]
-name = "pulling:TASK"
-data = "pulls"
-options = {{ size = {SIZE} }}
+TASK
 [training]
 rounds = 1
 local_steps = 1
@@ -42,23 +43,25 @@ wait_s = 60
 evaluate_every = 0
 [model]
 save_every = 1
-[secure_aggregation]
-mode = "malicious"
-group_size = 4
 """
-PRIVACY = (
-    '[privacy]\nepsilon = 50.0\ndelta = 1e-5\nnoise_multiplier = 1.0\nclip = 1.0\nmodel = "{}"\n'
-)
-MEDIAN = '[robust]\nrule = "median"\nbyzantine = 1\n'
-TRIMMED = '[robust]\nrule = "trimmed-mean"\nbyzantine = 1\n'
-
-
-CELLS = {
-    "central": PRIVACY.format("central") + TRIMMED,
-    "distributed": PRIVACY.format("distributed") + MEDIAN,
+PULLING = f'name = "pulling:TASK"\ndata = "pulls"\noptions = {{ size = {SIZE} }}'
+DIGITS = 'name = "digits"\noptions = { model = "logistic" }'
+WAY = np.linspace(0, 1, SIZE)
+LONG = float(np.linalg.norm(WAY))
+WAY /= LONG
+PULLS = np.array([0.5 * LONG * (node + 1) for node in [*range(HOSTILE), ITS_TARGET]])
+"""How far each node's update reaches along `WAY`, before it is clipped."""
+SEEN = {"each": {1}, "groups": {4}, "sum": {12}}
+"""Nodes of a row that the coordinator sees."""
+HIDDEN = {"mean": {"central", "distributed"}, "any": {"central"}}
+"""Models of privacy under which nobody is told of rows: by rule."""
+CHARGES = {  # of the coordinator's ledger, and of each node's: its column
+    "none": (0, None),
+    "central": (1, "promised"),
+    "distributed": (1, "enforced"),
+    "local": (1, "enforced"),
+    "example": (0, "enforced"),
 }
-MIDDLE_OF_THREE = 1 - math.sqrt(3) / math.pi
-"""Variance of the median of three normal numbers over theirs."""
 
 
 @pytest.fixture(scope="module")
@@ -67,11 +70,13 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackFed
     gate = directory / "gate"
     gate.mkdir()
 
-    def settings(index: int, _count: int) -> str:
-        asks = 'allowed_tasks = ["pulling:TASK"]\nvisibility = "groups"\nmin_group = 4\n'
-        asks += 'secure_aggregation = "malicious"\n'
-        given = pulls.settings(-61 if index == HOSTILE else index, gate)
-        return given.replace('allowed_tasks = ["pulling:TASK"]\n', asks)
+    def settings(index: int, count: int) -> str:
+        own = pulls.settings(ITS_TARGET if index == HOSTILE else index, gate)
+        tasks = 'allowed_tasks = ["pulling:TASK"]\n'
+        assert tasks in own
+        return own.replace(tasks, 'allowed_tasks = ["pulling:TASK", "digits"]\n') + (
+            f'[data.digits]\nconnector = "digits"\npartition = {index}\npartitions = {count}\n'
+        )
 
     with LoopbackFederation(
         directory / "federation", environment=pulls.ENVIRONMENT, forked=True
@@ -81,40 +86,79 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackFed
         yield made
 
 
-def charged(path: Path, plan: FederationPlan) -> int:
+def combined(rows: np.ndarray, rule: str) -> np.ndarray:
+    """Returns the rule, entry by entry of rows (n, ...)."""
+    ordered = np.sort(rows, axis=0)
+    match rule:
+        case "mean":
+            return ordered.mean(axis=0)
+        case "trimmed-mean":
+            return ordered[1:-1].mean(axis=0)
+    return np.median(ordered, axis=0)
+
+
+def spread(rows: int, rule: str) -> float:
+    """Returns the standard deviation of a rule over normal rows."""
+    return float(combined(np.random.default_rng(1).normal(size=(rows, 100_000)), rule).std())
+
+
+def noise_in(plan: FederationPlan, seen: str, private: str, rule: str) -> float:
+    """Returns the standard deviation of the noise in an entry of the model."""
+    assert plan.privacy is not None
+    if private == "central":
+        return central_mechanism(plan, CLIP).std(SIZE)
+    (of,) = SEEN[seen]
+    if private == "local":
+        row = Perturb.of(plan.privacy).mechanism.std(SIZE) / math.sqrt(of)
+    else:
+        row = noisy_sum(plan, SIZE).std(of) / of
+    return row * spread(N // of, rule)
+
+
+def without_noise(seen: str, private: str, rule: str) -> float:
+    """Returns how far the model goes along `WAY`.
+
+    Where nodes are clipped all honest updates are one vector, so that it is the same in which group
+    the hostile node is.
+    """
+    clip = CLIP if private != "none" else math.inf if seen == "each" else CLIP_IN_SUMS
+    (of,) = SEEN[seen]
+    rows = np.clip(PULLS, -clip, clip).reshape(-1, of).mean(axis=1)
+    return float(combined(rows, rule))
+
+
+def charged(path: Path, plan: FederationPlan) -> list[Charge]:
     entries = LedgerFile(path).entries() if path.exists() else []
-    return sum(charge.plan == plan.digest for _, charge in entries)
+    return [charge for _, charge in entries if charge.plan == plan.digest]
 
 
-def stated(plan: FederationPlan) -> float:
-    """Returns the standard deviation that the plan's noise has on the model, per entry."""
-    coupling = coupling_of(plan, SIZE)
-    if coupling is None:
-        return central_mechanism(plan, 1.0).std(SIZE)
-    return coupling.std * math.sqrt(MIDDLE_OF_THREE)
-
-
-@pytest.mark.parametrize("name", CELLS)
-def test_a_hostile_node_spoils_its_group_and_not_the_model(
-    federation: LoopbackFederation, name: str
+@pytest.mark.parametrize(("seen", "private", "rule"), ACCEPTED)
+def test_an_accepted_cell_runs(
+    federation: LoopbackFederation, seen: str, private: str, rule: str
 ) -> None:
-    text = PLAN + CELLS[name]
+    head = HEAD.replace("TASK\n", (DIGITS if private == "example" else PULLING) + "\n", 1)
+    text = cell(head, seen, private, RULES[rule], SIZE)
     plan = FederationPlan.parse(text)
     run_id = federation.submit(text)
     federation.wait_for_run(run_id, SECONDS)
     found = pulls.outcome(federation, run_id)
     assert found.answered(1) == set(federation.nodes)
 
-    # Clipped to norm 1 all honest updates are one vector; two groups of three say nothing else.
-    honest = np.linspace(0, 1, SIZE)
-    honest /= np.linalg.norm(honest)
-    off, std = found.model(1) - honest, stated(plan)
-    assert np.std(off) == pytest.approx(std, rel=0.08)  # five times its own deviation
-    assert abs(off @ honest) < 5 * std
-
-    told = [each.detail["nodes"] for each in found.events if each.kind == "nodes"]
-    sizes = [sorted(len(row["nodes"]) for row in rows) for rows in told]
-    assert sizes == ([] if name == "central" else [[4, 4, 4]])  # then they are the coordinator's
-    assert charged(federation.layout.ledger, plan) == 1
+    told = [event.detail["nodes"] for event in found.events if event.kind == "nodes"]
+    assert {len(row["nodes"]) for rows in told for row in rows} <= SEEN[seen]
+    assert bool(told) == (private not in HIDDEN.get(rule, HIDDEN["any"]))
+    coordinator, column = CHARGES[private]
+    assert len(charged(federation.layout.ledger, plan)) == coordinator
     for node in federation.nodes.values():
-        assert charged(node.directory / "privacy.ledger", plan) == 1
+        own = charged(node.directory / "privacy.ledger", plan)
+        assert [charge.guarantee.column for charge in own] == ([column] if column else [])
+
+    if private == "example":  # the training itself adds the noise
+        return
+    model, length = found.model(1), without_noise(seen, private, rule)
+    if private == "none":
+        np.testing.assert_allclose(model, length * WAY, atol=1e-4 * abs(length))
+        return
+    off, std = model - length * WAY, noise_in(plan, seen, private, rule)
+    assert np.std(off) == pytest.approx(std, rel=0.08)  # five times its own deviation
+    assert abs(off @ WAY) < 5 * std

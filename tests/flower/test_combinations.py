@@ -1,10 +1,8 @@
 """Every cell of what may be combined: accepted ones through the round, refused ones by reason.
 
-Guarded nodes and every message of theirs, without processes; tests/end_to_end/test_three_defences.py
-has those for groups, test_privacy_noise.py, test_secure_sums.py and test_byzantine.py for the others.
+Guarded nodes and every message of theirs, without processes, which `test_three_defences.py` of
+tests/end_to_end has for each accepted cell.
 """
-
-from itertools import product
 
 import numpy as np
 import pytest
@@ -25,6 +23,7 @@ from fedsec.flower.table import collection, combination
 from fedsec.plan import FederationPlan
 from fedsec.plan.terms import terms
 from fedsec.privacy.keystream import Keystream
+from tests.cells import ACCEPTED, RULES, cell
 from tests.flower.fakes import FakeGrid, Waiting, answering
 from tests.flower.secure import FIRST, roster, signer
 
@@ -33,7 +32,7 @@ UPDATES = np.random.default_rng(3).normal(0, 0.05, (N, SIZE)).astype(np.float32)
 HEAD = f"""
 schema = 1
 name = "a cell"
-{{seen}}
+VISIBILITY
 [task]
 name = "digits"
 [training]
@@ -44,42 +43,11 @@ min_available = {N}
 deadline_s = 5
 reconnect_s = 1
 """
-SUMS = '[secure_aggregation]\nmode = "malicious"\ngroup_size = 4\n'
-SUM = SUMS.replace("group_size = 4\n", "")
-SEEN = {
-    "each": ('visibility = "each"', ""),
-    "groups": ('visibility = "groups"', SUMS),
-    "sum": ('visibility = "sum"', SUM),
-}
-MEAN = '[robust]\nrule = "mean"\nbyzantine = 0\n'
-TRIMMED = '[robust]\nrule = "trimmed-mean"\nbyzantine = 1\n'
-MEDIAN = '[robust]\nrule = "median"\nbyzantine = 1\n'
-PRIVACY = (
-    '[privacy]\nmodel = "{}"\nepsilon = 50.0\ndelta = 1e-5\nnoise_multiplier = 2.0\nclip = 1.0\n'
-)
-PRIVATE = {
-    "none": "",
-    **{model: PRIVACY.format(model) for model in ("central", "distributed", "local", "example")},
-}
+TRIMMED, MEDIAN, MEAN = RULES["trimmed-mean"], RULES["median"], RULES["mean"]
 
 
 def text(seen: str, private: str, robust: str) -> str:
-    visible, sums = SEEN[seen]
-    if sums and private in {"none", "example"}:
-        sums += "clip = 10.0\n"
-    if sums and private == "local":  # a noised update is as long as its noise
-        sums += "clip = 100.0\n"
-    return HEAD.format(seen=visible) + sums + PRIVATE[private] + robust
-
-
-ACCEPTED = [
-    (seen, private, robust)
-    for seen, private, robust in product(SEEN, PRIVATE, ("mean", "trimmed-mean", "median"))
-    if not (seen == "each" and private == "distributed")
-    and not (seen == "sum" and robust != "mean")
-    and not (private == "central" and robust == "median")
-]
-RULES = {"mean": MEAN, "trimmed-mean": TRIMMED, "median": MEDIAN}
+    return cell(HEAD, seen, private, robust, SIZE)
 
 
 def private_of(agreed: FederationPlan) -> NodePrivacy | None:
