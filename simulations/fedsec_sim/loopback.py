@@ -62,6 +62,7 @@ class LoopbackFederation:
             (`fedsec_sim.forkserver`): they start at once and share its memory. Else, and where the
             system cannot, agents and coordinator start them, as on machines of their own.
         forked_runs: The same of run processes only, if it is to be otherwise.
+        run_module: What the coordinator's run processes run.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class LoopbackFederation:
         environment: Mapping[str, str] | None = None,
         forked: bool = False,
         forked_runs: bool | None = None,
+        run_module: str = other_programs.RUN,
     ) -> None:
         self.directory = directory
         self.layout = Layout(directory / "coordinator")
@@ -82,10 +84,11 @@ class LoopbackFederation:
         self._agents = Family()
         self._family = Family()
         self.logs = directory / "logs"
-        program = FEDSEC
+        program, address = FEDSEC, None
         if forkserver.available() and (forked if forked_runs is None else forked_runs):
             address = forkserver.shared().address
-            program = other_programs.command("run", other_programs.RUN, address)
+        if address is not None or run_module != other_programs.RUN:
+            program = other_programs.command("run", run_module, address)
         command = [*program, "server", "start", str(self.layout.directory)]
         log = self.logs / "coordinator.log"
         self.coordinator = self._family.add(Process("coordinator", command, log, self._environment))
