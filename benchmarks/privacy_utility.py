@@ -16,7 +16,7 @@ for everybody; epsilon and delta are those of the whole training.
 
 Ratios are of accuracies; each case says how many standard errors the difference is.
 
-    python benchmarks/privacy_utility.py [--quick] [--only NAME] [--part PART] [--epsilon E]
+    python benchmarks/privacy_utility.py [--quick] [--only NAME] [--part PART ...] [--epsilon E]
                                          [--seeds N] [--plot FILE] [--resume FILE]
 """
 
@@ -347,7 +347,9 @@ def main() -> None:
     parser = arguments(__doc__ or "")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw accuracy over epsilon, PNG")
     parser.add_argument("--only", metavar="NAME", help='one data set, e.g. "mnist n=100"')
-    parser.add_argument("--part", choices=PARTS, help="where the noise is added: only that")
+    parser.add_argument(
+        "--part", choices=PARTS, nargs="+", help="where the noise is added: only that"
+    )
     parser.add_argument("--epsilon", type=float, help="only this one")
     parser.add_argument("--seeds", type=int, help="of each training (default: 5, quick: 3)")
     parser.add_argument("--resume", type=Path, metavar="FILE", help="keep each training's accuracy")
@@ -362,7 +364,7 @@ def main() -> None:
     epsilons = (options.epsilon,) if options.epsilon else epsilons
     run = Trainings(options.seeds or seeds, options.resume)
     problems = [make_problem(*size) for size in chosen]
-    parts = [options.part] if options.part else [*PARTS][: 2 if options.quick else None]
+    parts = options.part or [*PARTS][: 2 if options.quick else None]
     found = [
         result
         for part in parts

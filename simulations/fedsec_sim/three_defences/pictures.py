@@ -40,9 +40,10 @@ def draw(measured: Measured, folder: Path) -> Iterator[Path]:
             yield _saved(whole(measured, data, nodes), folder / f"{data}_{nodes}.png")
     if any(cell.key in measured.outcomes for cell in frontier()):
         yield _saved(frontier_figure(measured), folder / "frontier.png")
-    figure = Figure(figsize=(7.2, 2.6), layout="constrained")
-    for axes, nodes in zip(figure.subplots(1, 2), (100, 1000), strict=True):
-        thumbnail(axes, measured, "digits", nodes)
+    figure = Figure(figsize=(7.2, 2.6 * len(DATA)), layout="constrained")
+    places = figure.subplots(len(DATA), len(NODES)).flat
+    for axes, (data, nodes) in zip(places, product(DATA, NODES), strict=True):
+        thumbnail(axes, measured, data, nodes)
     yield _saved(figure, folder / "together.png")
 
 
@@ -89,7 +90,7 @@ def thumbnail(axes: Axes, measured: Measured, data: str, nodes: int) -> None:
     )
     rows = [epsilon_words(epsilon) for epsilon in EPSILONS]
     paint(axes, values, rows=rows, columns=[f"{percent} %" for percent in PERCENTS])
-    axes.set_title(f"{nodes} nodes: best groups, worst attack", fontsize=9)
+    axes.set_title(f"{data}, {nodes} nodes: best groups, worst attack", fontsize=9)
     axes.set_xlabel("hostile nodes", fontsize=8)
 
 
