@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedsec.commands.plans import read_plan
 from fedsec.console import Json, emit_json, examples, safe, say, show, table
 from fedsec.data.files import anchored
 from fedsec.data.reference import reference_page
@@ -105,6 +104,7 @@ def _misfits(file: Path, options: Mapping[str, object], name: str) -> list[str]:
         ConfigError: The plan is wrong.
         DataError: The records do not fit it.
     """
+    from fedsec.commands.plans import read_plan  # noqa: PLC0415 - numpy, for this option only
     from fedsec.tasks.table import load_task  # noqa: PLC0415 - torch, for this option only
 
     plan = read_plan(file)

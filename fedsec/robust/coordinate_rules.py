@@ -15,7 +15,7 @@ from fedsec.robust.rule import Adjacency, Rule, TolerantRule
 class Mean(TolerantRule):
     """The mean, or the weighted mean. Withstands nothing: one row moves it anywhere.
 
-    Time O(n d), memory O(d); two passes over the rows.
+    Time O(n d), memory O(d); one pass over the rows, more where one is unusable.
 
     Args:
         byzantine: How many unusable rows (not finite, wrong shape) may be left out, >= 0.

@@ -1,11 +1,11 @@
 """Runs in real processes: they finish, fail, crash, hang, are stopped and queued."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
 from fedsec.errors import ConfigError, StateError
+from fedsec_server import runner
 from fedsec_server.state.values import RunState
 from tests.server.runrig import ANN, coordinator, echo, plan, processes_of, spoil
 from tests.wire.gated import run, until
@@ -197,7 +197,7 @@ def test_what_an_app_reports_is_recorded_but_for_what_is_not_its_business(tmp_pa
 def test_a_process_that_cannot_be_started_fails_its_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
+    monkeypatch.setattr(runner, "PROGRAM", (str(tmp_path / "no-python"),))
 
     async def main() -> None:
         async with coordinator(tmp_path) as rig:
