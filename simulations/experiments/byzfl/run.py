@@ -11,6 +11,7 @@ done is kept in ``cells/`` and not run again. Writes ``results.json``, ``tables.
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -174,22 +175,17 @@ def distinct(found: Iterable[Done], key: str) -> list[str]:
     return list(dict.fromkeys(str(each[key]) for each in found))
 
 
-def worst(found: Sequence[Done], side: str, **where: str) -> float:
-    """Returns the accuracy under the worst attack, mean over seeds."""
+def worst(found: Sequence[Done], side: str, **where: str) -> tuple[float, float]:
+    """Returns the accuracy under the worst attack: mean and standard deviation over seeds."""
     here = [each for each in found if all(each[key] == value for key, value in where.items())]
-    return min(
-        statistics.fmean(each[side]["accuracy"] for each in here if each["attack"] == attack)
-        for attack in distinct(here, "attack")
+    seeds = min(
+        (
+            [each[side]["accuracy"] for each in here if each["attack"] == a]
+            for a in distinct(here, "attack")
+        ),
+        key=statistics.fmean,
     )
-
-
-def between_seeds(found: Sequence[Done], side: str) -> list[float]:
-    """Returns how far apart the seeds of each cell are that ran with several."""
-    cells: dict[tuple[str, ...], list[float]] = {}
-    for each in found:
-        key = tuple(each[axis] for axis in ("rule", "byzantine", "split", "attack"))
-        cells.setdefault(key, []).append(each[side]["accuracy"])
-    return [max(values) - min(values) for values in cells.values() if len(values) > 1]
+    return statistics.fmean(seeds), statistics.stdev(seeds) if len(seeds) > 1 else math.nan
 
 
 def picture(found: Sequence[Done]) -> Figure:
@@ -201,7 +197,7 @@ def picture(found: Sequence[Done]) -> Figure:
     for line, rule in zip(grid, rules, strict=True):
         for axes, side in zip(line, SIDES, strict=True):
             values = [
-                [worst(found, side, rule=rule, split=s, byzantine=f) for s in splits]
+                [worst(found, side, rule=rule, split=s, byzantine=f)[0] for s in splits]
                 for f in counts
             ]
             names = [f"f = {f}" for f in counts]
@@ -215,25 +211,24 @@ def tables(found: Sequence[Done]) -> str:
     lines = [
         "# byzfl's heatmap in part, here and in byzfl 0.0.11",
         "",
-        f"Made by `python simulations/experiments/byzfl/run.py --first {len(found)}`.",
+        "Made by `python simulations/experiments/byzfl/run.py`.",
         "",
-        "| rule | f | split | fedsec | byzfl | apart |",
-        "|---|---|---|---|---|---|",
+        "| rule | f | split | fedsec | byzfl | apart | standard error |",
+        "|---|---|---|---|---|---|---|",
     ]
     for rule in distinct(found, "rule"):
         for count in distinct(found, "byzantine"):
             for split in distinct(found, "split"):
                 where = {"rule": rule, "byzantine": count, "split": split}
-                mine, theirs = (worst(found, side, **where) for side in SIDES)
-                numbers = f"{mine:.3f} | {theirs:.3f} | {mine - theirs:+.3f}"
+                (mine, off), (theirs, its) = (worst(found, side, **where) for side in SIDES)
+                error = math.hypot(off, its) / math.sqrt(len(distinct(found, "seed")))
+                numbers = f"{mine:.3f} +- {off:.3f} | {theirs:.3f} +- {its:.3f}"
+                numbers += f" | {mine - theirs:+.3f} | {error:.3f}"
                 lines.append(f"| {rule} | {count} | {split} | {numbers} |")
-    said = f"Accuracy under the worst of {len(distinct(found, 'attack'))} attacks, mean over seeds."
-    for side in SIDES:
-        if apart := between_seeds(found, side):
-            said += (
-                f" In {side} two seeds of a cell are up to {max(apart):.3f} apart "
-                f"({len(apart)} cells ran with two)."
-            )
+    said = (
+        f"Accuracy under the worst of {len(distinct(found, 'attack'))} attacks, mean and standard "
+        f"deviation over {len(distinct(found, 'seed'))} seeds."
+    )
     return "\n".join([*lines, "", said, "", *times(found)]) + "\n"
 
 
