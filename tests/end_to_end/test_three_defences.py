@@ -11,20 +11,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedsec.artifacts import read_model
 from fedsec.flower.perturb import Perturb
 from fedsec.flower.private import central_mechanism
 from fedsec.flower.sums import noisy_sum
 from fedsec.ledgerfile import LedgerFile
 from fedsec.plan import FederationPlan
 from fedsec.privacy.ledger import Charge
+from fedsec.tasks.arrays import get_arrays
+from fedsec.tasks.table import load_task
 from fedsec_sim.loopback import LoopbackFederation
-from tests.cells import ACCEPTED, CLIP, CLIP_IN_SUMS, RULES, cell
+from tests.cells import ACCEPTED, CLIP, CLIP_IN_SUMS, NOISE, RULES, cell
 from tests.end_to_end import pulls
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SIZE, N, SECONDS = 2000, 12, 240.0
 HOSTILE, ITS_TARGET = 11, -61
+RATE, BATCH = 0.5, 2
 HEAD = f"""
 schema = 1
 name = "a cell"
@@ -34,8 +38,8 @@ TASK
 [training]
 rounds = 1
 local_steps = 1
-batch_size = 2
-learning_rate = 0.5
+batch_size = {BATCH}
+learning_rate = {RATE}
 [nodes]
 min_available = {N}
 wait_s = 60
@@ -49,7 +53,7 @@ DIGITS = 'name = "digits"\noptions = { model = "logistic" }'
 WAY = np.linspace(0, 1, SIZE)
 LONG = float(np.linalg.norm(WAY))
 WAY /= LONG
-PULLS = np.array([0.5 * LONG * (node + 1) for node in [*range(HOSTILE), ITS_TARGET]])
+PULLS = np.array([RATE * LONG * (node + 1) for node in [*range(HOSTILE), ITS_TARGET]])
 """How far each node's update reaches along `WAY`, before it is clipped."""
 SEEN = {"each": {1}, "groups": {4}, "sum": {12}}
 """Nodes of a row that the coordinator sees."""
@@ -127,6 +131,26 @@ def without_noise(seen: str, private: str, rule: str) -> float:
     return float(combined(rows, rule))
 
 
+def moves_of_digits(found: pulls.Outcome) -> np.ndarray:
+    """Returns what the round added to the model that the digits' task begins with."""
+    path = Path(found.run.directory) / "models" / "round-00001.safetensors"
+    after, _ = read_model(path)
+    before = get_arrays(load_task("digits").make_model({"model": "logistic"}, 1))
+    return np.concatenate([(after[name] - before[name]).ravel() for name in before])
+
+
+def noise_of_training(size: int, seen: str, rule: str) -> float:
+    """Returns the standard deviation of an entry after a noised step of each node.
+
+    A node's update is a learning rate times noise over the batch; a sum clips it.
+    """
+    node = RATE * NOISE * CLIP / BATCH
+    if seen != "each":
+        node = min(node, CLIP_IN_SUMS / math.sqrt(size))
+    (of,) = SEEN[seen]
+    return node / math.sqrt(of) * spread(N // of, rule)
+
+
 def charged(path: Path, plan: FederationPlan) -> list[Charge]:
     entries = LedgerFile(path).entries() if path.exists() else []
     return [charge for _, charge in entries if charge.plan == plan.digest]
@@ -154,6 +178,9 @@ def test_an_accepted_cell_runs(
         assert [charge.guarantee.column for charge in own] == ([column] if column else [])
 
     if private == "example":  # the training itself adds the noise
+        moved = moves_of_digits(found)
+        std = noise_of_training(len(moved), seen, rule)
+        assert np.std(moved) == pytest.approx(std, rel=0.15)  # five times its own deviation
         return
     model, length = found.model(1), without_noise(seen, private, rule)
     if private == "none":
