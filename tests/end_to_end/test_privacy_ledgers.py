@@ -6,7 +6,9 @@ import pytest
 
 from fedsec.ledgerfile import LedgerFile
 from fedsec.privacy.ledger import Charge
+from fedsec.wire.generated import admin_pb2 as pb
 from fedsec_sim.loopback import LoopbackFederation, LoopbackNode
+from fedsec_sim.processes import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -60,7 +62,7 @@ def test_example_level_privacy_is_charged_on_each_node_and_figures_are_withheld(
 ) -> None:
     run_id = federation.submit(PLAN)
     federation.wait_for_run(run_id, seconds=180)
-    *open_nodes, capped = federation.nodes.values()
+    open_nodes = list(federation.nodes.values())[:NODES]
     for node in open_nodes:
         made = charges(node)
         assert [charge.round for charge in made] == [1, 2]
@@ -75,12 +77,25 @@ def test_example_level_privacy_is_charged_on_each_node_and_figures_are_withheld(
         assert "accuracy" in report  # on the test set that no node holds
     assert not federation.layout.ledger.exists()  # it is the nodes' own business
 
-    # The cap refused the plan before its node trained; the coordinator is told no figures.
+
+def test_a_cap_refuses_the_plan_before_its_node_trains_and_the_coordinator_is_told_no_figure(
+    federation: LoopbackFederation,
+) -> None:
+    capped = federation.nodes[f"node-{NODES}"]
+    # With one node more than may train, the run waits; it cannot be over before the refusal.
+    waiting = PLAN.replace("min_available = 3", f"min_available = {NODES + 1}")
+    run_id = federation.submit(waiting)
+
+    def refusal() -> str | None:
+        told = str(federation.show_run(run_id))
+        return told if "privacy budget" in told else None
+
+    told = wait_until(refusal, 60, "the refusal", [federation.coordinator])
+    federation.admin.ask("StopRun", pb.StopRunRequest(run_id=run_id), pb.StopRunReply)
+    federation.wait_for_run(run_id, seconds=60, state="stopped")
     assert charges(capped) == []
     log = capped.directory / "runs" / str(run_id) / "worker.log"
     assert "epsilon would be" in log.read_text("utf-8")
-    told = str(federation.show_run(run_id))
-    assert "privacy budget" in told
     assert "0.01" not in told
 
 
