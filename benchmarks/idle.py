@@ -11,6 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -46,35 +48,27 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="fedsec-bench-") as work:
         ours = measure_ours(Path(work), nodes, seconds)
         peer = measure_peer(Path(work), nodes, seconds)
-    name = f"grpcio {version('grpcio')} alone"
-    case = f"{nodes} idle nodes"
-    results = [
-        common.compare(
-            f"{case}, memory of the coordinator for each",
-            "memory",
-            "B",
-            ours=[ours["memory"]],
-            peer=[peer["memory"]],
-            peer_name=name,
-        ),
-        common.compare(
-            f"{case}, processor time per second",
-            "cpu_time",
-            "s",
-            ours=[max(ours["idle"], 1e-4)],
-            peer=[max(peer["idle"], 1e-4)],
-            peer_name=name,
-        ),
-        common.compare(
-            f"{case}, 1 kB to all of them",
-            "time",
-            "s",
-            ours=[ours["broadcast"]],
-            peer=[peer["broadcast"]],
-            peer_name=name,
-        ),
-    ]
-    common.publish(results, chosen.json)
+    common.publish([*results(nodes, ours, peer)], chosen.json)
+
+
+def results(
+    nodes: int, ours: Mapping[str, float], peer: Mapping[str, float]
+) -> Iterator[common.Result]:
+    """Yields what was measured of either side, in pairs."""
+    told: tuple[tuple[str, str, common.Metric, str], ...] = (
+        ("memory", "memory of the coordinator for each", "memory", "B"),
+        ("idle", "processor time per second", "cpu_time", "s"),
+        ("broadcast", "1 kB to all of them", "time", "s"),
+    )
+    for key, words, metric, unit in told:
+        yield common.compare(
+            f"{nodes} idle nodes, {words}",
+            metric,
+            unit,
+            ours=[max(ours[key], 1e-4)],
+            peer=[max(peer[key], 1e-4)],
+            peer_name=f"grpcio {version('grpcio')} alone",
+        )
 
 
 def measure_ours(work: Path, nodes: int, seconds: float) -> dict[str, float]:
@@ -124,37 +118,42 @@ def measure_peer(work: Path, nodes: int, seconds: float) -> dict[str, float]:
             assert server.stdout is not None
             json.loads(server.stdout.readline())  # it listens
             before = resident(server.pid)
-            clients = [
-                subprocess.Popen(
-                    [sys.executable, str(bare), "clients", str(directory), str(share)],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                )
-                for share in _shares(nodes)
-            ]
-            try:
-                talking = [Crowd(client) for client in clients]
-                for each in talking:
-                    each.heard()
+            with _bare_clients(
+                [sys.executable, str(bare), "clients", str(directory)], nodes
+            ) as bare_crowds:
                 memory = (resident(server.pid) - before) / nodes
                 _settle(server.pid)
                 idle = idle_share(server.pid, seconds)
                 server.stdin.write("say\n")
                 server.stdin.flush()
                 wait_until(
-                    lambda: min(each.asked("offers")["first"] for each in talking) > 0,
+                    lambda: min(each.asked("offers")["first"] for each in bare_crowds) > 0,
                     60,
                     "the word to reach every client",
                 )
                 time.sleep(0.1)
-                return {"memory": memory, "idle": idle, "broadcast": _spread(talking)}
-            finally:
-                for client in clients:
-                    client.kill()
-                    client.communicate()
+                return {"memory": memory, "idle": idle, "broadcast": _spread(bare_crowds)}
         finally:
             server.kill()
+
+
+@contextmanager
+def _bare_clients(command: list[str], nodes: int) -> Iterator[list[Crowd]]:
+    """Starts processes that hold `nodes` streams together; they end with the block."""
+    pipe = subprocess.PIPE
+    clients = [
+        subprocess.Popen([*command, str(share)], stdin=pipe, stdout=pipe, text=True)
+        for share in _shares(nodes)
+    ]
+    try:
+        talking = [Crowd(client) for client in clients]
+        for each in talking:
+            each.heard()
+        yield talking
+    finally:
+        for client in clients:
+            client.kill()
+            client.communicate()
 
 
 def _shares(nodes: int) -> list[int]:

@@ -188,20 +188,15 @@ def beside_flower(nodes: int, size: int, lost: int, *, runs: int) -> list[common
     of = f"n={nodes} d={size} k={found.neighbours} t={found.threshold} lost={lost}"
     names = ("reconstruct and unmask", "share keys", "mask", "add")
     words = {"mask": "encode and mask", "add": "add a masked vector"}
+    checks = common.statistics.median(ours.spent["check signatures"])
+    checked = [checks + each for each in ours.spent["share keys"]]
     rows = [
         _row(f"{words.get(name, name)}, {of}", ours.spent[name], flower.spent[name])
         for name in names
     ]
     rows += [
         _row(f"encode and mask, 16 bits, {of}", narrow.spent["mask"], flower.spent["mask"]),
-        _row(
-            f"share keys, signatures checked, {of}",
-            [
-                common.statistics.median(ours.spent["check signatures"]) + each
-                for each in ours.spent["share keys"]
-            ],
-            flower.spent["share keys"],
-        ),
+        _row(f"share keys, signatures checked, {of}", checked, flower.spent["share keys"]),
     ]
     rows.append(
         common.compare(

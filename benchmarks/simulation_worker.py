@@ -159,7 +159,7 @@ def flower_side(job: dict[str, Any]) -> str:
 
     case, given, path = job["case"], CASES[job["case"]], job["data"]
     client, server, kept = ClientApp(), ServerApp(), {}
-    clock, rounds = Clock(given["cohort"]), job["rounds"]
+    clock = Clock(given["cohort"])
 
     @client.train()
     def train(message: Any, context: Any) -> Any:
@@ -177,13 +177,9 @@ def flower_side(job: dict[str, Any]) -> str:
         while len(ids := sorted(grid.get_node_ids())) < given["nodes"]:
             time.sleep(0.05)
         state, rng = model_of(case).state_dict(), np.random.default_rng(1)
-        for _ in range(rounds):
+        for _ in range(job["rounds"]):
             asked = [ids[place] for place in rng.choice(len(ids), given["cohort"], replace=False)]
-            content = RecordDict({"arrays": ArrayRecord(state)})
-            messages = [Message(content, node, "train") for node in asked]
-            replies = list(grid.send_and_receive(messages))
-            found = [reply.content["arrays"].to_torch_state_dict() for reply in replies]
-            state = {name: torch.stack([f[name] for f in found]).mean(dim=0) for name in state}
+            state = flower_round(grid, asked, state)
             clock.lap()
         kept["done"] = True
 
@@ -191,6 +187,16 @@ def flower_side(job: dict[str, Any]) -> str:
     run_simulation(server, client, given["nodes"], backend_config=backend)
     assert kept.get("done"), "Flower ended early"
     return clock.report()
+
+
+def flower_round(grid: Any, nodes: list[int], state: dict[str, Any]) -> dict[str, Any]:
+    """Returns the mean of what `nodes` train from `state`."""
+    from flwr.app import ArrayRecord, Message, RecordDict  # noqa: PLC0415 - another side lacks it
+
+    content = RecordDict({"arrays": ArrayRecord(state)})
+    replies = list(grid.send_and_receive([Message(content, node, "train") for node in nodes]))
+    found = [reply.content["arrays"].to_torch_state_dict() for reply in replies]
+    return {name: torch.stack([each[name] for each in found]).mean(dim=0) for name in state}
 
 
 _ACTOR: dict[str, Any] = {}
@@ -220,47 +226,14 @@ def pfl_side(job: dict[str, Any]) -> str:
     from pfl.aggregate.simulate import SimulatedBackend  # noqa: PLC0415 - its environment only
     from pfl.algorithm.base import NNAlgorithmParams  # noqa: PLC0415 - as above
     from pfl.algorithm.federated_averaging import FederatedAveraging  # noqa: PLC0415 - as above
-    from pfl.callback.base import TrainingProcessCallback  # noqa: PLC0415 - as above
-    from pfl.data.federated_dataset import FederatedDataset  # noqa: PLC0415 - as above
-    from pfl.data.pytorch import PyTorchTensorDataset  # noqa: PLC0415 - as above
     from pfl.hyperparam import NNTrainHyperParams  # noqa: PLC0415 - as above
-    from pfl.metrics import Metrics  # noqa: PLC0415 - as above
     from pfl.model.pytorch import PyTorchModel  # noqa: PLC0415 - as above
 
     logging.disable(logging.INFO)
     torch.set_num_threads(1)
-    given, parts = CASES[job["case"]], parts_of(job["data"])
-    clock, rng = Clock(given["cohort"]), np.random.default_rng(1)
-
-    class Module(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = model_of(job["case"])
-
-        def loss(self, x: torch.Tensor, y: torch.Tensor) -> Any:
-            self.train()
-            return nn.functional.cross_entropy(self.inner(x), y)
-
-        def metrics(self, x: torch.Tensor, y: torch.Tensor) -> dict[str, Any]:
-            del x, y
-            return {}
-
-    class Laps(TrainingProcessCallback):  # type: ignore[misc] # pfl is not typed here
-        def after_central_iteration(self, *_: Any, **__: Any) -> Any:
-            clock.lap()
-            return False, Metrics()
-
-    def user(number: int) -> Any:
-        x, y = parts[number]
-        order = torch.from_numpy(rng.permutation(len(x)))
-        return PyTorchTensorDataset((x[order], y[order]))
-
-    def sampler() -> int:
-        return int(rng.integers(given["nodes"]))
-
-    data = FederatedDataset(user, sampler)
-    module = Module()
-    model = PyTorchModel(module, torch.optim.SGD, torch.optim.SGD(module.parameters(), lr=1.0))
+    given = CASES[job["case"]]
+    clock, module = Clock(given["cohort"]), Costed(model_of(job["case"]))
+    data = pfl_data(given["nodes"], parts_of(job["data"]))
     params = NNAlgorithmParams(
         central_num_iterations=job["rounds"],
         evaluation_frequency=10**9,
@@ -273,12 +246,58 @@ def pfl_side(job: dict[str, Any]) -> str:
     FederatedAveraging().run(
         algorithm_params=params,
         backend=SimulatedBackend(training_data=data, val_data=data),
-        model=model,
+        model=PyTorchModel(module, torch.optim.SGD, torch.optim.SGD(module.parameters(), lr=1.0)),
         model_train_params=training,
-        callbacks=[Laps()],
+        callbacks=[pfl_laps(clock)],
         send_metrics_to_platform=False,
     )
     return clock.report()
+
+
+class Costed(nn.Module):
+    """A model that knows its loss, as pfl wants it."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def loss(self, x: torch.Tensor, y: torch.Tensor) -> Any:
+        """Returns the mean loss of a batch."""
+        self.train()
+        return nn.functional.cross_entropy(self.inner(x), y)
+
+    def metrics(self, x: torch.Tensor, y: torch.Tensor) -> dict[str, Any]:
+        """Returns none: nothing is evaluated."""
+        del x, y
+        return {}
+
+
+def pfl_data(nodes: int, parts: list[tuple[torch.Tensor, torch.Tensor]]) -> Any:
+    """Returns a federated data set that shuffles a node's examples whenever it is drawn."""
+    from pfl.data.federated_dataset import FederatedDataset  # noqa: PLC0415 - its environment only
+    from pfl.data.pytorch import PyTorchTensorDataset  # noqa: PLC0415 - as above
+
+    rng = np.random.default_rng(1)
+
+    def user(number: int) -> Any:
+        x, y = parts[number]
+        order = torch.from_numpy(rng.permutation(len(x)))
+        return PyTorchTensorDataset((x[order], y[order]))
+
+    return FederatedDataset(user, lambda: int(rng.integers(nodes)))
+
+
+def pfl_laps(clock: Clock) -> Any:
+    """Returns a callback that ends a lap with each round."""
+    from pfl.callback.base import TrainingProcessCallback  # noqa: PLC0415 - its environment only
+    from pfl.metrics import Metrics  # noqa: PLC0415 - as above
+
+    class Laps(TrainingProcessCallback):  # type: ignore[misc] # pfl is not typed here
+        def after_central_iteration(self, *_: Any, **__: Any) -> Any:
+            clock.lap()
+            return False, Metrics()
+
+    return Laps()
 
 
 def byzfl_side(job: dict[str, Any]) -> str:

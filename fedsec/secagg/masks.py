@@ -65,10 +65,7 @@ def apply(
     Raises:
         ConfigError: `vector` or `offset` is unfit.
     """
-    if vector.dtype not in WORD_TYPES.values() or vector.ndim != 1:
-        raise ConfigError(f"masked are uint16 or uint32 (d,), got {vector.dtype} {vector.shape}")
-    if not vector.flags.c_contiguous or offset * vector.itemsize % BLOCK:
-        raise ConfigError("a masked vector is contiguous and begins on a block of 16 bytes")
+    _check(vector, offset)
     if vector.size == 0 or not (added or removed):
         return
     cores = threads or available_cores()
@@ -87,6 +84,13 @@ def apply(
         _apply_range(first, start, added, removed)
         for each in begun:
             each.result()
+
+
+def _check(vector: Words, offset: int) -> None:
+    if vector.dtype not in WORD_TYPES.values() or vector.ndim != 1:
+        raise ConfigError(f"masked are uint16 or uint32 (d,), got {vector.dtype} {vector.shape}")
+    if not vector.flags.c_contiguous or offset * vector.itemsize % BLOCK:
+        raise ConfigError("a masked vector is contiguous and begins on a block of 16 bytes")
 
 
 def keystream(stream: Stream, words: int, word_bits: int, *, offset: int = 0) -> Words:

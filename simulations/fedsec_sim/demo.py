@@ -94,9 +94,7 @@ def demo_command(
     if directory.exists():
         raise ConfigError(f"{directory} exists; name a new directory with --directory")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that all programs are ended
-    screen: Screen = Tables([f"node-{index}" for index in range(nodes)])
-    if json or not sys.stdout.isatty():
-        screen = Silence() if json else Lines()
+    screen = _screen(nodes, silent=json)
     report, curves = run_demo(directory.absolute(), nodes, rounds, screen, sim=sim)
     if json:
         emit_json(asdict(report))
@@ -104,6 +102,13 @@ def demo_command(
         show_report(report, curves)
     if check and report.broken:
         raise typer.Exit(BROKEN)
+
+
+def _screen(nodes: int, *, silent: bool) -> Screen:
+    """Returns what shows a fleet: live tables on a terminal, else lines or nothing."""
+    if silent:
+        return Silence()
+    return Tables([f"node-{index}" for index in range(nodes)]) if sys.stdout.isatty() else Lines()
 
 
 def run_demo(

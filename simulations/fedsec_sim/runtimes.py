@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
@@ -25,6 +26,9 @@ from fedsec_client.client_app import DATA_KEY, PLAN_KEY
 from fedsec_client.client_app import app as node_app
 from fedsec_sim.history import History, Row
 from fedsec_sim.record import Record, Watcher
+
+if TYPE_CHECKING:
+    from fedsec_sim.loopback import LoopbackFederation
 
 START_S = 600.0  # for a runtime's nodes to be there
 PARTITION = "partition"
@@ -157,14 +161,20 @@ def in_network(
         about = {**about, "ids": [numbers[f"node-{part}"] for part in range(nodes)]}
         watch.begin(about)
         record = Record(watch, lambda _rounds: {})
-        run_id = federation.submit(plan)
-        run = federation.wait_for_run(run_id, START_S)
-        for detail in federation.events(run_id, "round"):
-            record.report("round", {str(key): _json(value) for key, value in detail.items()})
-        stored = sorted(Path(run.directory, "models").glob("*.safetensors"))
-        vector = state.layout.flatten(load_file(stored[-1]))
+        vector = state.layout.flatten(_run(federation, plan, record))
     last = replace(state, round=len(record.rows), vector=vector)
     return History(about, tuple(record.rows), last)
+
+
+def _run(federation: "LoopbackFederation", plan: str, record: Record) -> dict[str, Any]:
+    """Returns the model that a plan ends with; what is told of its rounds goes to `record`."""
+    run_id = federation.submit(plan)
+    run = federation.wait_for_run(run_id, START_S)
+    for detail in federation.events(run_id, "round"):
+        record.report("round", {str(key): _json(value) for key, value in detail.items()})
+    stored = sorted(Path(run.directory, "models").glob("*.safetensors"))
+    model: dict[str, Any] = load_file(stored[-1])
+    return model
 
 
 def node_settings(name: str, data: Mapping[str, object], part: int, parts: int) -> str:

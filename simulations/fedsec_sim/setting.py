@@ -136,13 +136,12 @@ def run_rounds(
     attend = lab.attend(plan, bench)
     collect = _collection(setting, chosen, attend) if grid is None else None
     record = Record(watch, _figures(plan, attend))
-    poison = lab.threat.poison if lab.threat else None
     rounds = Rounds(
         plan,
         grid or Roll(bench.population.ids),
         record,
         size=state.layout.size,
-        evaluation=evaluation(bench, weigh, poison if isinstance(poison, BadNets) else None),
+        evaluation=evaluation(bench, weigh, _backdoor(lab)),
         collect=collect,
         combine=setting.combine,
     )
@@ -156,6 +155,11 @@ def run_rounds(
     except KeyboardInterrupt:
         interrupted = True
     return History(about, tuple(record.rows), state, interrupted)
+
+
+def _backdoor(lab: Lab) -> BadNets | None:
+    poison = lab.threat.poison if lab.threat else None
+    return poison if isinstance(poison, BadNets) else None
 
 
 def _figures(plan: FederationPlan, attend: Attendance) -> Callable[[int], Row]:

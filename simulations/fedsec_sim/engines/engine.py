@@ -12,11 +12,11 @@ from fedsec.flower.strategy import Matrix
 from fedsec.flower.table import local_training
 from fedsec.plan import FederationPlan
 from fedsec.tasks.arrays import get_arrays
-from fedsec.tasks.seeds import training_seed
 from fedsec.tasks.task import Task
 from fedsec.tasks.training import LocalTraining
 from fedsec.vectors import Layout, Vector
 from fedsec_sim.population import Population
+from fedsec_sim.seeds import training_seeds
 
 Losses: TypeAlias = NDArray[np.float64]
 
@@ -51,9 +51,10 @@ class Bench:
         """Of the model."""
         return Layout.of(get_arrays(self.model))
 
-    def seed_of(self, node: int, round_number: int) -> int:
-        """Returns the seed of the node at position `node`, as it would have it when deployed."""
-        return training_seed(self.seed, round_number, self.population.ids[node])
+    def seeds_of(self, nodes: Sequence[int], round_number: int) -> list[int]:
+        """Returns the seeds of nodes by position, as they would have them when deployed."""
+        ids = self.population.ids
+        return training_seeds(self.seed, round_number, [ids[node] for node in nodes])
 
 
 @dataclass(frozen=True, eq=False)

@@ -37,9 +37,9 @@ class Loop:
         train = bench.population.train
         slots.send(job.sent)
         losses = np.empty(len(job.nodes))
-        for place, node in enumerate(job.nodes):
+        seeds = bench.seeds_of(job.nodes, job.round)
+        for place, (node, seed) in enumerate(zip(job.nodes, seeds, strict=True)):
             slots.reset()
-            seed = bench.seed_of(node, job.round)
             part = train.part(node)
             try:
                 losses[place] = bench.training(bench.task, bench.model, train.pool, seed, part)

@@ -149,8 +149,9 @@ class Vmap:
         steps = np.array([bench.training.step_count(examples) for examples in sizes.tolist()])
         rows = np.zeros((len(nodes), steps.max() * size), np.int64)
         lengths = (whole * size).tolist()
-        for node, row, examples, length in zip(nodes, rows, sizes.tolist(), lengths, strict=True):
-            generator = self._generator.manual_seed(bench.seed_of(node, round_number))
+        seeds = bench.seeds_of(nodes, round_number)
+        for seed, row, examples, length in zip(seeds, rows, sizes.tolist(), lengths, strict=True):
+            generator = self._generator.manual_seed(seed)
             begin = 0
             for seen in bench.training.passes(examples, generator):
                 row[begin : begin + len(seen)] = seen.numpy()
