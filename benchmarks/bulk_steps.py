@@ -6,67 +6,80 @@ each stands what it took before, or what nobody can be faster than.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 import common
 import numpy as np
 from flwr.app import Array
 from numpy.typing import NDArray
 
-from fedsec.flwr_arrays import Body, ReceivedArray
+from fedsec.flwr_arrays import STYPE, Body, ReceivedArray
 from fedsec.wire.blobs import Blob
 from fedsec.wire.content import CHUNK_BYTES, Manifest
 from fedsec.wire.npy import DTYPES, make_header
 
 MB = 1_000_000
 
+Step: TypeAlias = tuple[str, Callable[[], object], str, Callable[[], object]]
+"""What it is, what is done, what stands beside it, and what that does."""
+
 
 def steps(size: int, runs: int) -> list[common.Result]:
     """Returns a row for each step of an update of `size` bytes."""
     array = np.arange(size // 4, dtype=np.float32)
-    plain = Array(array)
-    header = make_header(DTYPES["<f4"], array.shape)
-    body = memoryview(plain.data)[len(header) :]
-    with Blob.write_named([body])[0] as blob:
-        manifest, view = Manifest.of(body), blob.view()
-
-        def received() -> ReceivedArray:
-            return ReceivedArray(Body(array.dtype, array.shape, header, view))
-
-        def one_by_one() -> None:
-            for index in range(len(manifest.chunks)):
-                start = index * CHUNK_BYTES
-                manifest.check_chunk(index, view[start : start + CHUNK_BYTES])
-
-        def write_then_hash() -> None:
-            Blob.write([body]).close()
-            one_by_one()
-
-        def by_npy() -> NDArray[np.float32]:
-            return Array("float32", array.shape, plain.stype, b"".join((header, view))).numpy()
-
-        todo: list[tuple[str, Callable[[], object], str, Callable[[], object]]] = [
-            ("worker: Flower's Array of an ndarray", lambda: Array(array), "a copy", array.copy),
-            (
-                "worker: hash and write the content",
-                lambda: Blob.write_named([body]),
-                "one after the other",
-                write_then_hash,
-            ),
-            (
-                "run process: check the hashes",
-                lambda: manifest.check(view),
-                "on one processor",
-                one_by_one,
-            ),
-            (
-                "run process: ndarray of what came",
-                lambda: received().numpy(),
-                "by way of Flower's Array",
-                by_npy,
-            ),
-        ]
+    with Blob.write_named([memoryview(array).cast("B")])[0] as blob:
+        todo = (*at_the_worker(array, blob), *at_the_run_process(array, blob))
         return [_row(f"{size // MB} MB, {case}", runs, *rest) for case, *rest in todo]
+
+
+def at_the_worker(array: NDArray[np.float32], blob: Blob) -> Iterator[Step]:
+    """Yields the steps from an app's array to a memory file."""
+    body = memoryview(array).cast("B")
+    manifest = Manifest.of(body)
+
+    def write_then_hash() -> None:
+        Blob.write([body]).close()
+        check_one_by_one(manifest, blob.view())
+
+    yield "worker: Flower's Array of an ndarray", lambda: Array(array), "a copy", array.copy
+    yield (
+        "worker: hash and write the content",
+        lambda: Blob.write_named([body]),
+        "one after the other",
+        write_then_hash,
+    )
+
+
+def at_the_run_process(array: NDArray[np.float32], blob: Blob) -> Iterator[Step]:
+    """Yields the steps from a memory file to an app's array, which is read once."""
+    header = make_header(DTYPES["<f4"], array.shape)
+    view = blob.view()
+    manifest, body = Manifest.of(view), Body(array.dtype, array.shape, header, view)
+
+    def by_npy() -> float:
+        data = b"".join((header, view))
+        return float(Array("float32", array.shape, STYPE, data).numpy().max())
+
+    yield (
+        "run process: check the hashes",
+        lambda: manifest.check(view),
+        "on one processor",
+        lambda: check_one_by_one(manifest, view),
+    )
+    yield (
+        "run process: ndarray of what came, read once",
+        lambda: ReceivedArray(body, blob.own_view()).numpy().max(),
+        "by way of Flower's Array",
+        by_npy,
+    )
+
+
+def check_one_by_one(manifest: Manifest, view: memoryview) -> None:
+    """Compares the hash of each chunk, one after the other."""
+    for index in range(len(manifest.chunks)):
+        start = index * CHUNK_BYTES
+        manifest.check_chunk(index, view[start : start + CHUNK_BYTES])
 
 
 def _row(

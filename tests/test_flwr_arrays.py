@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord
+from flwr.app import Array, ArrayRecord, RecordDict
 from numpy.typing import NDArray
 
 from fedsec.flower.arrays import unpack
 from fedsec.flwr_arrays import Body, ReceivedArray, body_of
+from fedsec.flwr_compat import Envelope, make_message
+from fedsec.wire.codec import Encoder, decode
+from fedsec.wire.mapped import map_file
 from fedsec.wire.npy import DTYPES, make_header
 
 NUMBERS = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -114,3 +117,64 @@ def test_a_record_makes_what_it_makes_of_flowers_own() -> None:
     record = ArrayRecord({"a": received()})
     np.testing.assert_array_equal(record.to_numpy_ndarrays()[0], NUMBERS)
     assert record.count_bytes() == ArrayRecord({"a": Array(NUMBERS)}).count_bytes()
+
+
+def test_one_numpy_array_is_what_came_itself_and_nobody_else_sees_what_is_written_to_it() -> None:
+    numbers = np.arange(1 << 19, dtype=np.float32).reshape(2, -1)
+    array = over_a_blob(numbers)
+    body = body_of(array)
+    assert body is not None
+    first, second = array.numpy(), array.numpy()
+    assert not first.flags.owndata
+    assert second.flags.owndata
+    assert first.flags.writeable
+    assert first.ctypes.data % 64 == 0
+    first += 1
+    np.testing.assert_array_equal(first, numbers + 1, strict=True)
+    np.testing.assert_array_equal(second, numbers, strict=True)
+    np.testing.assert_array_equal(array.numpy(), numbers)
+    np.testing.assert_array_equal(body.array(), numbers)
+    del array, body, second
+    np.testing.assert_array_equal(first, numbers + 1)
+
+
+def test_an_array_that_is_little_of_what_came_does_not_keep_all_of_it() -> None:
+    large, larger = np.zeros(1 << 18, np.float32), np.zeros(1 << 20, np.float32)
+    assert not over_a_blob(larger, large).numpy().flags.owndata
+    assert over_a_blob(larger, large, which=1).numpy().flags.owndata
+
+
+def test_an_array_that_begins_at_an_odd_place_is_copied() -> None:
+    numbers = np.arange(1 << 19, dtype=np.float32)
+    array = over_a_blob(np.zeros(3, np.uint8), numbers, which=1)
+    copied = array.numpy()
+    assert copied.flags.owndata
+    assert copied.flags.aligned
+    np.testing.assert_array_equal(copied, numbers)
+
+
+def test_where_the_system_maps_no_more_arrays_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = np.arange(1 << 19, dtype=np.float32)
+
+    def refuse(fd: int, length: int, *, own: bool = False) -> memoryview:
+        if own:
+            raise OSError(12, "Cannot allocate memory")
+        return map_file(fd, length)
+
+    monkeypatch.setattr("fedsec.wire.blobs.map_file", refuse)
+    copied = over_a_blob(numbers).numpy()
+    assert copied.flags.owndata
+    np.testing.assert_array_equal(copied, numbers)
+
+
+def over_a_blob(*arrays: NDArray[Any], which: int = 0) -> Array:
+    """Returns one of `arrays` as it comes out of a message that brought them all."""
+    record = ArrayRecord({str(place): Array(array) for place, array in enumerate(arrays)})
+    message = make_message(
+        Envelope("1" * 32, "", 1, 2, 0, "", 1.0, 60.0, "train"), RecordDict({"arrays": record})
+    )
+    header, blob = Encoder().encode_many([message])[0]
+    assert blob is not None
+    with blob:
+        content = decode(header, blob).content
+    return content.array_records["arrays"][str(which)]

@@ -110,6 +110,22 @@ class Blob:
             self._view = map_file(self.fd, self.length)
         return self._view
 
+    def own_view(self) -> memoryview | None:
+        """Returns the content mapped once more, to be written to by the caller alone.
+
+        The blob stays as it is: a page is copied when it is written to. None where the system maps
+        no more.
+
+        Raises:
+            StateError: The blob was closed.
+        """
+        if self.fd < 0:
+            raise StateError("the blob was closed before its content was read")
+        try:
+            return map_file(self.fd, self.length, own=True)
+        except OSError:
+            return None
+
     def duplicate_fd(self) -> int:
         """Returns a new descriptor of the same file, for the caller to close."""
         if self.fd < 0:

@@ -81,7 +81,7 @@ def decode(header: pb.Header, bulk: Buffer | Blob | None, *, limits: Limits = LI
         Manifest.from_proto(header.bulk, limits.max_content).check(view)
     bodies = len(view) - header.skeleton_tail
     skeleton = bytes(view[bodies:]) if header.skeleton_tail else header.skeleton
-    lasting = isinstance(bulk, Blob)
+    lasting = bulk if isinstance(bulk, Blob) else None
     content = decode_records(skeleton, view[:bodies], limits, lasting=lasting)
     return flwr_compat.make_message(_envelope(header), content)
 

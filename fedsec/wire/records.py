@@ -29,6 +29,7 @@ from flwr.app import (
 from fedsec.errors import ProtocolError
 from fedsec.flwr_arrays import STYPE, Body, ReceivedArray, body_of
 from fedsec.wire import npy, scalars
+from fedsec.wire.blobs import Blob
 from fedsec.wire.content import Buffer
 from fedsec.wire.fields import (
     LEN,
@@ -44,6 +45,7 @@ from fedsec.wire.generated import message_pb2 as pb
 from fedsec.wire.headers import MAX_CONTENT, MAX_SKELETON
 
 LARGE = 1 << 20  # bytes of a body from which on it may stay where it is
+_ALIGNED = 64  # bytes, as where numpy's own arrays begin
 
 _DESCRS = {descr.encode("ascii"): dtype for descr, dtype in npy.DTYPES.items()}
 
@@ -111,7 +113,7 @@ def encode_records(records: RecordDict, limits: Limits = LIMITS) -> tuple[bytes,
 
 
 def decode_records(
-    skeleton: bytes, bulk: Buffer, limits: Limits = LIMITS, *, lasting: bool = False
+    skeleton: bytes, bulk: Buffer, limits: Limits = LIMITS, *, lasting: Blob | None = None
 ) -> RecordDict:
     """Returns the records of `skeleton`, whose arrays' bodies are `bulk`, all of it.
 
@@ -122,8 +124,9 @@ def decode_records(
         skeleton: As it came.
         bulk: As it came.
         limits: What is accepted.
-        lasting: `bulk` never changes and lives as long as a slice of it: arrays of 1 MiB or more
-            refer to it and are copied when somebody asks for their bytes.
+        lasting: Whose view `bulk` is, from its beginning: that never changes and lives as long as
+            a slice of it. Arrays of 1 MiB or more refer to it, and are copied when somebody asks
+            for their bytes; the elements of one that is half of it, when somebody writes to them.
 
     Raises:
         ProtocolError: ``bad-skeleton``, ``bad-dtype`` or ``bad-shape``, it does not parse;
@@ -137,7 +140,7 @@ def decode_records(
             case _Arrays(slots):
                 record = ArrayRecord()
                 for key, slot in slots.items():
-                    record[key] = _make_array(slot, view, lasting=lasting)
+                    record[key] = _make_array(slot, view, lasting)
                 records[name] = record
             case _Metrics(values):
                 records[name] = MetricRecord(values)
@@ -247,13 +250,20 @@ class _Configs:
 _Contents: TypeAlias = _Arrays | _Metrics | _Configs
 
 
-def _make_array(slot: _Slot, bulk: memoryview, *, lasting: bool) -> Array:
+def _make_array(slot: _Slot, bulk: memoryview, lasting: Blob | None) -> Array:
     body = bulk[slot.start : slot.end]
     npy.check_body(slot.dtype, body)
     header = npy.make_header(slot.dtype, slot.shape)
-    if lasting and len(body) >= LARGE:
-        return ReceivedArray(Body(np.dtype(slot.dtype.descr), slot.shape, header, body))
-    return Array(slot.dtype.name, slot.shape, STYPE, b"".join((header, body)))
+    if lasting is None or len(body) < LARGE:
+        return Array(slot.dtype.name, slot.shape, STYPE, b"".join((header, body)))
+    own = None
+    # Who keeps the array keeps all that came with it: no more than it is long itself.
+    if 2 * len(body) >= len(bulk) and slot.start % _ALIGNED == 0:
+        own = lasting.own_view()
+    return ReceivedArray(
+        Body(np.dtype(slot.dtype.descr), slot.shape, header, body),
+        None if own is None else own[slot.start : slot.end],
+    )
 
 
 class _Reader:

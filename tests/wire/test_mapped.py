@@ -42,3 +42,18 @@ def test_what_cannot_be_mapped_is_an_error() -> None:
         map_file(reading, 10)
     with pytest.raises(OSError, match="Bad file descriptor"):
         map_file(-1, 10)
+
+
+def test_what_is_written_to_a_mapping_of_ones_own_reaches_nobody_else(tmp_path: Path) -> None:
+    file = tmp_path / "content"
+    file.write_bytes(b"a" * 10_000)
+    with file.open("rb") as reading:
+        own, other, plain = (
+            map_file(reading.fileno(), 10_000, own=True),
+            map_file(reading.fileno(), 10_000, own=True),
+            map_file(reading.fileno(), 10_000),
+        )
+    own[:5] = b"hello"
+    assert bytes(own[:6]) == b"helloa"
+    assert bytes(other[:6]) == bytes(plain[:6]) == b"aaaaaa"
+    assert file.read_bytes() == b"a" * 10_000
