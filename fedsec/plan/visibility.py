@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from fedsec.errors import ConfigError
 from fedsec.plan.refusal import Refusal
-from fedsec.secagg.groups import group_sizes, most_crowding
+from fedsec.secagg.groups import group_sizes, largest_group, most_crowding
 from fedsec.secagg.parameters import LEAST_HONEST, Assumptions, Parameters, choose
 
 if TYPE_CHECKING:
@@ -99,8 +99,7 @@ def most_in_a_sum(plan: "FederationPlan") -> int:
         raise ConfigError("the plan has no [secure_aggregation]")
     if size is None:
         return section.max_nodes
-    few = range(max(2 * size, plan.smallest_cohort), size * (size - 1))
-    return max([size + 1, *(max(group_sizes(nodes, size)) for nodes in few)])
+    return largest_group(max(2 * size, plan.smallest_cohort), size)
 
 
 def fewest_in_a_sum(plan: "FederationPlan") -> int:

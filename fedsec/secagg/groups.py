@@ -100,6 +100,23 @@ def crowding(nodes: int, corrupt: int, size: int, most: int, draws: int = 1) -> 
     return min(1.0, float(draws * total))
 
 
+def largest_group(fewest: int, size: int) -> int:
+    """Returns how many nodes a group has at most, of however many nodes from `fewest` on.
+
+    Of the nodes that make k groups, the most make the largest; more groups have less over.
+
+    Args:
+        fewest: n, at least two groups' worth.
+        size: g, of the smallest group.
+
+    >>> largest_group(11, 5)
+    7
+    """
+    groups = fewest // size
+    most = min(size * (groups + 1), size * (size - 1)) - 1
+    return max(size + 1, -(-most // groups))
+
+
 def most_crowding(
     nodes: tuple[int, int], corrupt_of: Callable[[int], int], size: int, most: int, draws: int = 1
 ) -> float:

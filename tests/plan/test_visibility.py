@@ -100,6 +100,15 @@ def test_numbers_of_groups_follow_from_the_plan() -> None:
         parameters(plan, 7)
 
 
+@pytest.mark.timeout(20)
+def test_a_plan_with_huge_groups_is_read_at_once() -> None:
+    huge = PLAN.replace(
+        "min_available = 25\nquorum = 21", "min_available = 100000\nquorum = 100000"
+    )
+    plan = parse(huge + "group_size = 20000\nmax_nodes = 100000\n" + MEDIAN)
+    assert most_in_a_sum(plan) == 24_000  # of 119,999 nodes, were there so many
+
+
 @pytest.mark.parametrize(
     ("nodes", "quorum", "rows"),
     [(25, 25, 5), (25, 21, 5), (25, 20, 4), (27, 20, 4), (14, 14, 2), (27, 1, 1)],

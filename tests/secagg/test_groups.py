@@ -16,6 +16,7 @@ from fedsec.secagg.groups import (
     crowding,
     draw_groups,
     group_sizes,
+    largest_group,
     most_crowding,
 )
 
@@ -54,6 +55,14 @@ def test_sizes_are_g_and_one_more_wherever_that_is_possible(size: int, groups: i
         assert size <= min(sizes) <= max(sizes) <= min(sizes) + 1
         possible = any(many * size <= nodes <= many * (size + 1) for many in range(nodes))
         assert (set(sizes) <= {size, size + 1}) is possible
+
+
+@given(st.integers(LEAST_SIZE, 20), st.data())
+def test_the_largest_group_is_that_of_any_number_of_nodes(size: int, data: st.DataObject) -> None:
+    fewest = data.draw(st.integers(2 * size, size * (size + 1)))
+    enough = size * (size - 1)  # from here on groups have g and g + 1
+    seen = [max(group_sizes(nodes, size)) for nodes in range(fewest, max(fewest, enough) + size)]
+    assert largest_group(fewest, size) == max(size + 1, *seen)
 
 
 @pytest.mark.parametrize(
