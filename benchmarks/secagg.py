@@ -65,7 +65,7 @@ class Ours:
     def run(self, vector: np.ndarray, *, simulated: bool = False) -> None:
         """Runs the round; `simulated` peers check no signatures and send no masks of their own."""
         self.form = SumForm(FixedPoint(self.size, 8.0, self.nodes, self.word_bits), 8.0, self.nodes)
-        session = Session(bytes(32), 1, 1, 1, self.form.length, self.word_bits)
+        session = Session(bytes(32), 1, 1, 1, self.form.length, self.word_bits, asked=bytes(32))
         self.setting = membership.Setting(session, self.assumptions, 4)
         self.signers = [Ed25519PrivateKey.generate() for _ in range(self.nodes)]
         self.people = [node.Node(i, self.signers[i], os.urandom) for i in range(self.nodes)]

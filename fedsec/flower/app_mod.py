@@ -29,13 +29,14 @@ from fedsec.secagg.session import Session
 
 TURN, WORDS, SIGNER = "fedsec.secagg.turn", "fedsec.secagg.words", "fedsec.secagg.signer"
 _KEY, _VECTOR, _KEPT = "key", "vector", "state."
-_ROUND, _ATTEMPT, _LENGTH, _BITS, _QUORUM, _MOST = (
+_ROUND, _ATTEMPT, _LENGTH, _BITS, _QUORUM, _MOST, _ASKED = (
     "round",
     "attempt",
     "words",
     "word-bits",
     "quorum",
     "most",
+    "asked",
 )
 
 
@@ -120,7 +121,7 @@ class ContextTurns:
             _MOST: turn.setting.most,
         }
         fields = {_KEPT + name: value for name, value in write_state(turn.state).items()}
-        context.state[TURN] = ConfigRecord({**numbers, **fields})
+        context.state[TURN] = ConfigRecord({**numbers, _ASKED: session.asked, **fields})
         if turn.words is not None:
             context.state[WORDS] = ArrayRecord({_VECTOR: pack(turn.words)})
 
@@ -136,6 +137,7 @@ class ContextTurns:
             words=_int(kept, _LENGTH),
             word_bits=_int(kept, _BITS),
             malicious=Mode(section.mode) is Mode.MALICIOUS,
+            asked=_bytes(kept, _ASKED),
         )
         return Setting(session, assumptions(self._plan), _int(kept, _QUORUM), _int(kept, _MOST))
 
@@ -168,4 +170,11 @@ def _int(record: ConfigRecord, name: str) -> int:
     value = record.get(name)
     if not isinstance(value, int):
         raise ConfigError(f"context.state[{TURN!r}] has no number {name!r}")
+    return value
+
+
+def _bytes(record: ConfigRecord, name: str) -> bytes:
+    value = record.get(name)
+    if not isinstance(value, bytes):
+        raise ConfigError(f"context.state[{TURN!r}] has no bytes {name!r}")
     return value

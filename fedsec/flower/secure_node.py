@@ -20,6 +20,7 @@ from flwr.clientapp.typing import ClientAppCallable
 
 from fedsec.errors import ConfigError, PolicyRefusal
 from fedsec.flower.app_updates import read_difference, read_own_update
+from fedsec.flower.asked import digest_of
 from fedsec.flower.group_node import GroupNode
 from fedsec.flower.messages import Heading, read_heading
 from fedsec.flower.secure_messages import (
@@ -180,12 +181,13 @@ class SecureNode:
         _take_turn(context, heading)
         without = {name: record for name, record in message.content.items() if name != SECAGG}
         message.content = RecordDict(without)
+        asked = digest_of(message.content)  # before the app may write to it
         answer = app(message, context)
         if answer.has_error():
             return answer
         form, words = self._code(message, answer, heading)
         group = None if mine is None else (mine.group, mine.members)
-        setting = make_setting(self._plan, form, context.run_id, heading, group)
+        setting = make_setting(self._plan, form, context.run_id, heading, asked, group=group)
         state, offer = protocol.begin(me, setting)
         self._turns.put(context, Turn(heading, setting, state, words))
         return Message(reply(Stage.OFFER, offer), reply_to=message)

@@ -26,6 +26,8 @@ def make_setting(
     form: SumForm,
     run_id: int,
     heading: Heading,
+    asked: bytes,
+    *,
     group: tuple[int, Mapping[int, bytes]] | None = None,
 ) -> Setting:
     """Returns the setting of one attempt's sum.
@@ -35,6 +37,7 @@ def make_setting(
         form: Of the vectors.
         run_id: Of the run.
         heading: Round and attempt.
+        asked: What the nodes were sent to work on; see `fedsec.flower.asked.digest_of`.
         group: Number and signing keys by id of the group that sums; None: all nodes do.
 
     Raises:
@@ -53,6 +56,7 @@ def make_setting(
         word_bits=form.word_bits,
         malicious=Mode(section.mode) is Mode.MALICIOUS,
         group=number,
+        asked=asked,
     )
     return Setting(session, assumptions(plan), fewest_in_a_sum(plan), most_in_a_sum(plan), members)
 

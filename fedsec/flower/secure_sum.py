@@ -18,6 +18,7 @@ import numpy as np
 from flwr.app import RecordDict
 
 from fedsec.errors import ConfigError, ProtocolError
+from fedsec.flower.asked import digest_of
 from fedsec.flower.collection import Attempt, AttemptMissed, Collected, Post
 from fedsec.flower.group_draw import Group, GroupDraw
 from fedsec.flower.messages import Metrics, read_heading
@@ -105,6 +106,7 @@ class SecureSum:
     def _begin(self, talk: Talk, attempt: Attempt, form: SumForm) -> list[_Sum]:
         """Returns the sums, those who are ready invited."""
         groups: Sequence[Group | None] = (None,)
+        asked = digest_of(attempt.content)
         if self._groups is not None:
             groups = self._groups(talk, attempt.cohort)
         ready, made = set(attempt.cohort), []
@@ -112,7 +114,7 @@ class SecureSum:
             nodes = attempt.cohort if group is None else tuple(sorted(group))
             of = None if group is None else (number, group)
             run_id = talk.post.grid.run.run_id
-            setting = make_setting(self._plan, form, run_id, talk.heading, of)
+            setting = make_setting(self._plan, form, run_id, talk.heading, asked, group=of)
             invited = frozenset(ready.intersection(nodes) - self._liars.keys())
             talk.failed |= {node: "it is not there" for node in nodes if node not in ready}
             words, bits = setting.session.words, setting.session.word_bits

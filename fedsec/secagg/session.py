@@ -6,7 +6,7 @@ from the other side. Specification: docs/spec/secagg.md, sections "Session" and 
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fedsec.errors import ConfigError
 from fedsec.secagg.codec import label, u8, u32, u64
@@ -28,6 +28,8 @@ class Session:
         round: Number of the round, from 1.
         attempt: Which attempt at the round, from 1.
         group: Which group of the round's cohort sums here, from 0.
+        asked: SHA-256 of what the members were asked to work on, 32 bytes: the model and all that
+            came with it.
         words: Length of the vector (d,).
         word_bits: 16 or 32; sums are mod 2^word_bits.
         malicious: Whether the coordinator is taken to lie.
@@ -41,11 +43,13 @@ class Session:
     word_bits: int = 32
     malicious: bool = False
     group: int = 0
+    asked: bytes = field(kw_only=True)
 
     def __post_init__(self) -> None:
         word_type(self.word_bits)
-        if len(self.plan) != DIGEST_BYTES:
-            raise ConfigError(f"plan must be a digest of 32 bytes, got {len(self.plan)}")
+        for name, digest in (("plan", self.plan), ("asked", self.asked)):
+            if len(digest) != DIGEST_BYTES:
+                raise ConfigError(f"{name} must be a digest of 32 bytes, got {len(digest)}")
         if not 1 <= self.words <= MAX_WORDS:
             raise ConfigError(f"words must be in 1..{MAX_WORDS}, got {self.words}")
 
@@ -62,6 +66,7 @@ class Session:
                 u32(self.group),
                 u8(self.word_bits),
                 u64(self.words),
+                self.asked,
             )
         )
 

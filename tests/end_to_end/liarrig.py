@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Message, RecordDict
 
 from fedsec.flower import secure_messages
+from fedsec.flower.asked import digest_of
 from fedsec.flower.messages import Heading, instruction
 from fedsec.flower.secure_messages import Stage
 from fedsec.flower.secure_session import make_setting
@@ -23,6 +24,7 @@ from fedsec.identity.roster import Member
 from fedsec.plan import FederationPlan
 from fedsec.secagg import node
 from fedsec.secagg.masks import Words, word_type
+from fedsec.secagg.membership import Setting
 from fedsec.secagg.messages import Delivery, Offer, Roster, Shares, Survivors
 from fedsec.tasks.arrays import get_arrays
 from fedsec.tasks.table import load_task
@@ -99,6 +101,11 @@ class Sum:
         )
         return secure_messages.with_stage(content)
 
+    def setting(self, content: RecordDict | None = None) -> Setting:
+        """Returns what the sum is about, for members that were sent `content` first."""
+        asked = digest_of(self.first() if content is None else content)
+        return make_setting(self.liar.plan, self.liar.form, RUN, self.heading, asked)
+
     async def ask(self, stage: Stage, body: bytes) -> object:
         """Sends a stage's message; returns the node's answer, or the reason why there is none."""
         content = secure_messages.request(stage, self.heading, body)
@@ -122,7 +129,7 @@ class Sum:
         offer = await self.liar.ask(self.first(), Stage.OFFER)
         assert isinstance(offer, Offer), offer
         self.offers[NODE_ID] = offer
-        setting = make_setting(self.liar.plan, self.liar.form, RUN, self.heading)
+        setting = self.setting()
         for peer in self.crowd:
             self.peers[peer], self.offers[peer] = node.begin(self.liar.nodes[peer], setting)
 

@@ -4,13 +4,13 @@ import os
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
+import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import ConfigRecord
 
 from fedsec.flower import secure_messages
 from fedsec.flower.messages import instruction
 from fedsec.flower.secure_messages import SECAGG, Stage
-from fedsec.flower.secure_session import make_setting
 from fedsec.plan import FederationPlan
 from fedsec.secagg import messages, node
 from fedsec.secagg.membership import Members
@@ -21,9 +21,8 @@ from tests.end_to_end.liarrig import ALL, CROWD, GONE, PEERS, PLAN, RUN, Liar, S
 
 def forged(begun: Sum, which: int) -> Roster:
     """Puts keys of the coordinator's own in the place of a member's, signed by a key of its own."""
-    liar = begun.liar
     key = Ed25519PrivateKey.generate()
-    setting = make_setting(liar.plan, liar.form, RUN, begun.heading)
+    setting = begun.setting()
     _, offer = node.begin(node.Node(which, key, os.urandom, {which: b""}), setting)
     offers = {**begun.offers, which: offer}
     return Roster(tuple(offers[each] for each in sorted(offers)))
@@ -66,9 +65,19 @@ async def replayed_keys(liar: Liar) -> object:
     )
 
 
+async def another_model_than_to_others(liar: Liar) -> object:
+    """Sends all others a model from which nobody learns: the sum would be the victim's update."""
+    begun = await liar.sum_until(Stage.NONCE)
+    dead = {name: np.zeros_like(array) for name, array in liar.model.items()}
+    content = instruction(dead, round_number=begun.round, plan=liar.plan.digest)
+    for peer in PEERS:
+        begun.peers[peer], begun.offers[peer] = node.begin(liar.nodes[peer], begun.setting(content))
+    return await begun.ask(Stage.NONCE, begun.roster.to_bytes())
+
+
 async def another_roster_than_shown(liar: Liar) -> object:
     begun = await liar.sum_until(Stage.SHARES)
-    setting = make_setting(liar.plan, liar.form, RUN, begun.heading)
+    setting = begun.setting()
     _, begun.offers[PEERS[1]] = node.begin(liar.nodes[PEERS[1]], setting)  # by its own real key
     return await begun.ask(Stage.SHARES, begun.roster.to_bytes())
 
@@ -112,7 +121,7 @@ async def in_a_ring(liar: Liar) -> tuple[Sum, Members]:
     for peer, state in begun.peers.items():
         assert isinstance(state, node.Offered)
         begun.nonces[peer] = state.secrets.nonce
-    setting = make_setting(liar.plan, liar.form, RUN, begun.heading)
+    setting = begun.setting()
     members = Members.of(setting, begun.roster)
     assert not members.parameters.complete
     for peer in members.neighbours(NODE_ID)[: members.parameters.threshold - 1]:
@@ -282,6 +291,7 @@ LIES: tuple[Callable[[Liar], Awaitable[object]], ...] = (
     evaluation,
     malformed,
     unknown_stage,
+    another_model_than_to_others,
 )
 
 

@@ -62,6 +62,7 @@ LIES = {
     "evaluation": "no figure of one node leaves it",
     "malformed": "malformed",
     "unknown_stage": "bad-instruction: there is no such stage",
+    "another_model_than_to_others": "bad-signature",
 }
 
 RESTARTED = {

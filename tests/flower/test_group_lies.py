@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from flwr.app import Message
 
+from fedsec.flower.asked import digest_of
 from fedsec.flower.collection import Attempt, Collected, Post
 from fedsec.flower.group_node import placed
 from fedsec.flower.messages import Heading, instruction
@@ -75,9 +76,13 @@ class LyingGrid(SecureGrid):
     """Puts lies into what the coordinator says to some nodes at some stages."""
 
     lies: Mapping[tuple[int, Stage], Lie] = {}
+    shown: bytes
+    """Digest of what the nodes were asked to work on last."""
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         sent = list(messages)
+        if stage_of(sent[0]) is Stage.OFFER:
+            self.shown = digest_of(sent[0].content)
         said = {each.metadata.dst_node_id: body_of(each) for each in sent}
         for message in sent:
             lie = self.lies.get((message.metadata.dst_node_id, stage_of(message)))
@@ -308,10 +313,14 @@ def a_stranger_that_colludes(grid: LyingGrid, victim: int, other: int) -> Lie:
     mine = placed(grid._contexts[victim])
     assert mine is not None
     form = sum_form(AGREED, SIZE, HEADING)
-    setting = make_setting(AGREED, form, 1, HEADING, (mine.group, mine.members))
-    me = Node(other, signer(other), os.urandom, grid.trusted)
-    _, offer = protocol.begin(me, setting)
-    return lambda said: with_offer(said[victim], offer)
+    group, me = (mine.group, mine.members), Node(other, signer(other), os.urandom, grid.trusted)
+
+    def lie(said: Mapping[int, bytes]) -> bytes:
+        setting = make_setting(AGREED, form, 1, HEADING, grid.shown, group=group)
+        _, offer = protocol.begin(me, setting)
+        return with_offer(said[victim], offer)
+
+    return lie
 
 
 def told_as(grid: LyingGrid, victim: int, other: int) -> Lie:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flwr.app import Message
 
+from fedsec.flower.asked import digest_of
 from fedsec.flower.collection import Attempt, Post
 from fedsec.flower.messages import instruction, read_heading
 from fedsec.flower.secure_messages import Stage, read_request, read_stage, reply
@@ -47,7 +48,9 @@ class Arriving(FakeGrid):
         stage, heading = read_stage(message.content), read_heading(message.content)
         assert stage is not None
         if stage is Stage.OFFER:
-            setting = make_setting(PLAN, sum_form(PLAN, SIZE, heading), 1, heading)
+            setting = make_setting(
+                PLAN, sum_form(PLAN, SIZE, heading), 1, heading, digest_of(message.content)
+            )
             self.states[node], offer = protocol.begin(me, setting)
             return Message(reply(stage, offer), reply_to=message)
         asked = read_request(stage, message.content)

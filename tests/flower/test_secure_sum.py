@@ -154,7 +154,7 @@ def test_without_enough_nodes_the_run_fails_and_says_why() -> None:
 def test_a_plan_s_attempts_are_draws_of_the_ring_for_both_sides(mode: str) -> None:
     agreed = secure_plan(f'mode = "{mode}"\nclip = 1.0', more="[round]\nattempts = 7\n")
     heading = Heading(1, 1, agreed.digest)
-    setting = make_setting(agreed, sum_form(agreed, 3, heading), 1, heading)
+    setting = make_setting(agreed, sum_form(agreed, 3, heading), 1, heading, bytes(32))
     assert setting.assumptions.draws == 7
 
 

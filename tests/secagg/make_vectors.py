@@ -6,9 +6,11 @@ What is expected is computed by `tests/secagg/naive.py`, never by the code under
 import hashlib
 import json
 import struct
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -172,6 +174,7 @@ def session_cases() -> list[Case]:
             dict(zip(names, fields, strict=True))
             | {
                 "plan": PLAN.hex(),
+                "asked": naive.ASKED.hex(),
                 "neighbours": 4,
                 "threshold": 3,
                 "context": context.hex(),
@@ -239,6 +242,33 @@ def message_cases() -> list[Case]:
     return cases
 
 
+def asked_cases() -> list[Case]:
+    weight = np.arange(6, dtype="<f4").reshape(2, 3)
+    with BytesIO() as file:
+        np.save(file, weight)
+        array = ["weight", ["float32", [2, 3], "numpy.ndarray"], file.getvalue().hex()]
+    config = [
+        ["steps", 3],
+        ["on", True],
+        ["rate", 0.1],
+        ["name", "\u00e4"],
+        ["key", {"hex": "00ff"}],
+    ]
+    cases: dict[str, list[Any]] = {
+        "nothing": [],
+        "a model": [["arrays", "arrays", [array]]],
+        "all kinds": [
+            ["model", "arrays", [array, ["bias", *array[1:]]]],
+            ["figures", "metrics", [["loss", -0.5], ["counts", [1, -2]]]],
+            ["config", "configs", [*config, ["many", ["a", "b"]]]],
+        ],
+    }
+    return [
+        {"name": name, "records": records, "digest": naive.asked(records).hex()}
+        for name, records in cases.items()
+    ]
+
+
 def main() -> None:
     vectors = {
         "spec": "docs/spec/secagg.md",
@@ -248,6 +278,7 @@ def main() -> None:
         "masks": mask_cases(),
         "shamir": shamir_cases(),
         "shares": share_cases(),
+        "asked": asked_cases(),
         "whole": naive_session.cases(),
     }
     path = Path(__file__).parents[1] / "vectors/secagg.json"

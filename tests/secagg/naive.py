@@ -4,6 +4,7 @@ import hashlib
 import struct
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any
 
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
@@ -76,7 +77,45 @@ def interpolate(shares: dict[int, int]) -> int:
     return total % P
 
 
+ASKED = hashlib.sha256(b"a model").digest()
+
+
 def context(fields: tuple[bool, bytes, int, int, int, int, int, int]) -> bytes:
-    """Of malicious, plan, run, round, attempt, group, word bits, words."""
+    """Of malicious, plan, run, round, attempt, group, word bits, words; all were asked `ASKED`."""
     malicious, plan, *numbers = fields
-    return struct.pack(">B", malicious) + plan + struct.pack(">QIIIBQ", *numbers)
+    return struct.pack(">B", malicious) + plan + struct.pack(">QIIIBQ", *numbers) + ASKED
+
+
+def asked(records: list[tuple[str, str, list[Any]]]) -> bytes:
+    """Of records (name, kind, entries); of arrays (name, (dtype, shape, stype), bytes in hex)."""
+    data = lab("asked") + struct.pack(">I", len(records))
+    for name, kind, entries in sorted(records):
+        data += text(name) + bytes([["arrays", "metrics", "configs"].index(kind) + 1])
+        data += struct.pack(">I", len(entries))
+        for entry in entries if kind == "arrays" else sorted(entries, key=lambda each: each[0]):
+            if kind == "arrays":
+                key, (dtype, shape, stype), body = entry
+                data += text(key) + text(dtype) + text(stype)
+                data += struct.pack(f">I{len(shape)}Q", len(shape), *shape)
+                data += struct.pack(">Q", len(body) // 2) + bytes.fromhex(body)
+            else:
+                data += text(entry[0]) + value(entry[1])
+    return hashlib.sha256(data).digest()
+
+
+def text(said: str) -> bytes:
+    return struct.pack(">I", len(said.encode())) + said.encode()
+
+
+def value(given: Any) -> bytes:
+    if isinstance(given, dict):
+        return b"\5" + struct.pack(">I", len(given["hex"]) // 2) + bytes.fromhex(given["hex"])
+    if isinstance(given, list):
+        return b"\6" + struct.pack(">I", len(given)) + b"".join(map(value, given))
+    if isinstance(given, bool):
+        return b"\1" + bytes([given])
+    if isinstance(given, int):
+        return b"\2" + text(str(given))
+    if isinstance(given, float):
+        return b"\3" + struct.pack(">d", given)
+    return b"\4" + text(given)

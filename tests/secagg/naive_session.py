@@ -139,6 +139,7 @@ def cases() -> list[dict[str, Any]]:
     ]
     _, plan, run, round_number, attempt, group, bits, words = FIELDS
     setting = {"plan": plan.hex(), "run": run, "round": round_number, "attempt": attempt}
+    setting["asked"] = naive.ASKED.hex()
     setting |= {"group": group, "word_bits": bits, "words": words}
     return [
         setting | {"transcript": TRANSCRIPT.hex(), "nodes": nodes, "lost": LOST, "total": total}

@@ -22,6 +22,7 @@ from fedsec.secagg.session import Session
 from fedsec.secagg.shamir import Entropy
 
 PLAN = hashlib.sha256(b"a plan").digest()
+ASKED = hashlib.sha256(b"a model").digest()
 STAGES = ("offer", "nonce", "shares", "vector", "signature", "revealed")
 Sent = messages.Roster | messages.Delivery | messages.Survivors
 
@@ -35,8 +36,9 @@ def make_setting(
     dropout: float = 0.1,
     corrupt: float = 0.1,
     quorum: int = 1,
+    asked: bytes = ASKED,
 ) -> Setting:
-    session = Session(PLAN, 17, 3, attempt, words, word_bits, malicious)
+    session = Session(PLAN, 17, 3, attempt, words, word_bits, malicious, asked=asked)
     mode = Mode.MALICIOUS if malicious else Mode.SEMI_HONEST
     shares = Fraction(str(corrupt)), Fraction(str(dropout))
     return Setting(session, Assumptions(mode, *shares), quorum)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -96,10 +97,13 @@ def test_one_key_for_two_nodes() -> None:
 
 
 @pytest.mark.parametrize("malicious", [False, True])
-def test_offers_of_another_attempt_are_replayed(malicious: bool) -> None:
-    other = Rig(make_setting(malicious=malicious, attempt=2), IDS)
-    other.run()
-    replayed = other.answers["offer"][11]
+@pytest.mark.parametrize("other", [{"attempt": 2}, {"asked": bytes(32)}])
+def test_offers_of_another_attempt_or_for_another_model(
+    malicious: bool, other: dict[str, Any]
+) -> None:
+    elsewhere = Rig(make_setting(malicious=malicious, **other), IDS)
+    elsewhere.run()
+    replayed = elsewhere.answers["offer"][11]
 
     def change(sent: Sent) -> Sent:
         assert isinstance(sent, Roster)

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from fedsec.errors import ProtocolError
+from fedsec.flower.asked import digest_of
 from fedsec.secagg import keys, masks, messages, node, sealing, session, shamir
 from fedsec.secagg.coordinator import Opened
 from fedsec.secagg.membership import Setting
@@ -34,6 +36,7 @@ def read_session(case: Case) -> Case:
         group=case["group"],
         words=case["words"],
         word_bits=case["word_bits"],
+        asked=bytes.fromhex(case["asked"]),
         malicious=case["malicious"],
     )
     roster = messages.Roster.read(bytes.fromhex(case["roster"]), "")
@@ -148,6 +151,26 @@ def read_share(case: Case) -> Case:
     }
 
 
+def read_asked(case: Case) -> Case:
+    made = RecordDict()
+    for name, kind, entries in case["records"]:
+        if kind == "arrays":
+            arrays = {
+                key: Array(dtype, tuple(shape), stype, bytes.fromhex(data))
+                for key, (dtype, shape, stype), data in entries
+            }
+            made[name] = ArrayRecord(arrays)
+        elif kind == "metrics":
+            made[name] = MetricRecord(dict(entries))
+        else:
+            values = {
+                key: bytes.fromhex(value["hex"]) if isinstance(value, dict) else value
+                for key, value in entries
+            }
+            made[name] = ConfigRecord(values)
+    return {"digest": digest_of(made).hex()}
+
+
 def read_whole(case: Case) -> Case:
     """Runs the session of the vector, with its entropy; returns what it says of it."""
     made = session.Session(
@@ -158,6 +181,7 @@ def read_whole(case: Case) -> Case:
         group=case["group"],
         words=case["words"],
         word_bits=case["word_bits"],
+        asked=bytes.fromhex(case["asked"]),
     )
     setting = Setting(made, Assumptions(Mode.SEMI_HONEST), 4)
     given = {each["node"]: each for each in case["nodes"]}
@@ -201,6 +225,7 @@ READERS: dict[str, Callable[[Case], Case]] = {
     "masks": read_mask,
     "shamir": read_shamir,
     "shares": read_share,
+    "asked": read_asked,
     "whole": read_whole,
 }
 CASES = [
