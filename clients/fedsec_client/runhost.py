@@ -59,6 +59,9 @@ class RunHost:
         node_id: This node's number in headers.
         directory: Of the node.
         settings: Of the node.
+
+    Attributes:
+        resumed: Whether an earlier agent took part in it and left its state.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class RunHost:
         self._settings = settings
         self._node_directory = directory
         self._directory = directory / RUNS_DIRECTORY / str(offer.run_id)
+        self.resumed = (self._directory / STATE_DIRECTORY).exists()
         self._turn = asyncio.Lock()
         self._starting: asyncio.Task[WorkerProcess] | None = None
         self._worker: WorkerProcess | None = None

@@ -14,6 +14,7 @@ from pathlib import Path
 from fedsec.console import safe
 from fedsec.errors import PolicyRefusal
 from fedsec.wire.generated.fleet_pb2 import NodeFrame, RunAnswer, RunOffer
+from fedsec_client.ended import EndedRuns
 from fedsec_client.link import Link
 from fedsec_client.runhost import RUNS_DIRECTORY, STATE_DIRECTORY, RunHost
 from fedsec_client.settings import NodeSettings
@@ -45,6 +46,7 @@ class Runs:
         self._directory = directory
         self._settings = settings
         self._on_end = on_end
+        self._ended = EndedRuns(directory)
         self._hosts: dict[int, RunHost] = {}
         self._openings: dict[int, asyncio.Task[None]] = {}
         self._offered: dict[int, Link] = {}
@@ -72,7 +74,10 @@ class Runs:
         opening = self._openings.pop(run_id, None)
         if opening is not None:
             opening.cancel()
-        task = asyncio.create_task(host.close(reason))
+        noted = self._ended.add([run_id])
+        if not noted:
+            _LOG.error("run %d: that it is over cannot be written down; its state stays", run_id)
+        task = asyncio.create_task(host.close(reason, keep_state=not noted))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -80,7 +85,9 @@ class Runs:
         """Ends the runs that `link` was not offered, and forgets what is left of earlier ones."""
         for run_id in [r for r in self._hosts if self._offered.get(r) is not link]:
             self.end(run_id, "the coordinator does not offer it any more")
-        prune(self._directory / RUNS_DIRECTORY, keep={str(run_id) for run_id in self._hosts})
+        over = left(self._directory / RUNS_DIRECTORY) - self._hosts.keys()
+        if self._ended.add(over):
+            prune(self._directory / RUNS_DIRECTORY, keep={str(run_id) for run_id in self._hosts})
 
     async def close(self) -> None:
         """Ends all workers; the runs may go on when the agent is back."""
@@ -111,6 +118,8 @@ class Runs:
         """
         run_id = offer.run_id
         host = self._hosts.get(run_id)
+        if run_id in self._ended:
+            raise PolicyRefusal("the run is over on this node; it is not taken up again")
         if host is None:
             if len(self._hosts) >= self._settings.limits.max_runs:
                 raise PolicyRefusal(
@@ -128,9 +137,22 @@ class Runs:
         except PolicyRefusal:
             if self._hosts.get(run_id) is host:
                 del self._hosts[run_id], self._openings[run_id]
-                await host.close("the run is refused")
+                # A plan that is refused must not be a way to be rid of another one's state.
+                await host.close("the run is refused", keep_state=host.resumed)
             raise
         _LOG.info("run %d: ready", run_id)
+
+
+def left(directory: Path) -> set[int]:
+    """Returns the runs whose state is left: those in which this node took part.
+
+    Args:
+        directory: Holds one directory per run.
+    """
+    with suppress(OSError):
+        named = [entry for entry in directory.iterdir() if entry.name.isdecimal()]
+        return {int(entry.name) for entry in named if (entry / STATE_DIRECTORY).exists()}
+    return set()
 
 
 def prune(directory: Path, keep: set[str]) -> None:
