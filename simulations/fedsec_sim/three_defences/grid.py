@@ -118,6 +118,19 @@ REMEDIES: tuple[Way, ...] = (
 """Without noise, where the median is led astray by how much honest nodes differ."""
 
 
+MNIST_WAYS: tuple[Way, ...] = (
+    HEADLINE,
+    Way("caf", 20, "few-rounds"),
+    Way("caf", 20),
+    Way("cge", 20, "few-waves"),
+    Way("caf", 10, "few-waves"),
+    Way("caf", 5),
+)
+"""With MNIST, eight digits on each of 1,000 nodes: what did well with digits."""
+
+MNIST_FURTHER: tuple[Way, ...] = (HEADLINE, Way("caf", 20), Way("caf", 5))
+"""The same at epsilon 50."""
+
 AVERAGING = tuple(way for way in REMEDIES if way.rule == "cge" or way.before == "nnm")
 """Those of them that average what honest nodes differ by."""
 
@@ -144,6 +157,9 @@ def _ordered() -> Iterator[Cell]:
     yield from table("digits", 1000)
     yield from table("mnist", 100)
     yield from attacked(AVERAGING, None, (5, 0, 2), data="mnist")
+    yield from mnist_frontier()
+    yield from attacked(MNIST_FURTHER, 50.0, PERCENTS, data="mnist")
+    yield from seeds((HEADLINE,), "mnist")
     yield from table("mnist", 1000, placements=("worst",))
     yield from table("mnist", 1000)
 
@@ -187,18 +203,26 @@ def frontier() -> Iterator[Cell]:
     yield from attacked(spectral, FRONTIER_EPSILON, (FRONTIER_PERCENT,), factors=TUNED)
 
 
+def mnist_frontier() -> Iterator[Cell]:
+    """Yields the same with MNIST, for all shares of hostile nodes."""
+    yield from attacked(MNIST_WAYS, FRONTIER_EPSILON, PERCENTS, data="mnist")
+    yield from attacked(
+        MNIST_WAYS, FRONTIER_EPSILON, (FRONTIER_PERCENT,), factors=TUNED, data="mnist"
+    )
+
+
 def further() -> Iterator[Cell]:
     """Yields what does well at the frontier, for other shares of hostile nodes."""
     for way, epsilon in FURTHER:
         yield from attacked([way], epsilon, PERCENTS)
 
 
-def seeds() -> Iterator[Cell]:
+def seeds(ways: Sequence[Way] = SEEDED, data: str = "digits") -> Iterator[Cell]:
     """Yields the best ways with several seeds."""
-    for way, seed in product(SEEDED, SEEDS):
+    for way, seed in product(ways, SEEDS):
         factors = (*FACTORS, *TUNED) if way == HEADLINE else FACTORS
         yield from attacked(
-            [way], FRONTIER_EPSILON, (FRONTIER_PERCENT, 0), factors=factors, seed=seed
+            [way], FRONTIER_EPSILON, (FRONTIER_PERCENT, 0), factors=factors, seed=seed, data=data
         )
 
 

@@ -12,6 +12,7 @@ from fedsec_sim.three_defences.grid import (
     FRONTIER_EPSILON,
     FRONTIER_NODES,
     FRONTIER_PERCENT,
+    HEADLINE,
     NODES,
     PERCENTS,
     REMEDIES,
@@ -20,6 +21,7 @@ from fedsec_sim.three_defences.grid import (
     Way,
     attacked,
     frontier,
+    mnist_frontier,
     seeds,
     setup,
     table,
@@ -33,16 +35,20 @@ LENGTHS = (0, *sorted({*FACTORS, *TUNED}))
 def tables(measured: Measured) -> str:
     """Returns all of them as Markdown."""
     setting = f"{FRONTIER_NODES:,} nodes, digits"
-    percent = FRONTIER_PERCENT
+    percent, head = FRONTIER_PERCENT, ("rule, groups, recipe", *map(_length, LENGTHS))
     parts = [
         "# The map in tables",
         "",
         f"Accuracy; {MISSING}: not computed. Made by `run.py --draw`.",
         "",
         f"## {setting}, epsilon {FRONTIER_EPSILON:g}, {percent} % hostile in the worst places",
-        *_lines(("rule, groups, recipe", *map(_length, LENGTHS)), _frontier(measured)),
-        f"## The same with seeds {SEEDS[0]} to {SEEDS[-1]}: mean and standard deviation",
-        *_lines(("rule, groups, recipe", *map(_length, LENGTHS)), _seeds(measured)),
+        *_lines(head, _frontier(measured, list(frontier()))),
+        "## The same with MNIST",
+        *_lines(head, _frontier(measured, list(mnist_frontier()))),
+        f"## Digits with seeds {SEEDS[0]} to {SEEDS[-1]}: mean and standard deviation",
+        *_lines(head, _seeds(measured, list(seeds()))),
+        "## The same with MNIST",
+        *_lines(head, _seeds(measured, list(seeds((HEADLINE,), "mnist")))),
         f"## {setting}, no noise: what withstands how much the nodes differ",
         *_lines(("rule, groups, recipe", *_shares()), _remedies(measured)),
         "## The same with MNIST",
@@ -76,18 +82,18 @@ def _worst(measured: Measured, cells: Sequence[Cell], words: str, percent: int) 
     return _number(min(known)) if len(known) == len(found) else MISSING
 
 
-def _frontier(measured: Measured) -> Iterator[tuple[str, ...]]:
-    found = list(frontier())
+def _frontier(measured: Measured, cells: Sequence[Cell]) -> Iterator[tuple[str, ...]]:
+    share = FRONTIER_NODES * FRONTIER_PERCENT // 100
+    found = [cell for cell in cells if cell.hostile in {0, share}]
     for way in dict.fromkeys(map(Way.of, found)):
         known = {cell.factor: measured.accuracy(cell) for cell in found if Way.of(cell) == way}
         if any(value is not None for value in known.values()):
             yield way.words, *(_number(known.get(length)) for length in LENGTHS)
 
 
-def _seeds(measured: Measured) -> Iterator[tuple[str, ...]]:
-    found = list(seeds())
-    for way in dict.fromkeys(map(Way.of, found)):
-        mine = [cell for cell in found if Way.of(cell) == way]
+def _seeds(measured: Measured, cells: Sequence[Cell]) -> Iterator[tuple[str, ...]]:
+    for way in dict.fromkeys(map(Way.of, cells)):
+        mine = [cell for cell in cells if Way.of(cell) == way]
         yield (
             way.words,
             *(_spread(measured, [c for c in mine if c.factor == length]) for length in LENGTHS),
