@@ -5,8 +5,9 @@
                  +--------+--------+-----------------+--> error reply, one sentence
 
 The guard (fedsec.flower.mod) stands around the app, from outside: an unmodified app cannot leave
-it out. An exception's type, text and place go to the coordinator; the traceback, which may show
-data, stays in the worker's log.
+it out. The type, text and place of an exception over a message go to the coordinator (its type
+alone while the app and its data are prepared); the traceback, which may show data, stays in the
+worker's log.
 """
 
 import importlib
@@ -78,7 +79,9 @@ def _start(agent: LocalSocket, start: WorkerStart) -> "Execution | None":
         return None
     except Exception as error:  # noqa: BLE001 - importing somebody's app may raise anything
         traceback.print_exc()
-        reason = str(error) if isinstance(error, FedsecError) else describe(error, 0)
+        kind = type(error).__name__  # the text may hold a piece of the records
+        why = f"the app cannot be prepared ({kind}); why is in worker.log"
+        reason = str(error) if isinstance(error, FedsecError) else why
         agent.send(WorkerFrame(refusal=Refusal(reason=reason)).SerializeToString())
         return None
     agent.send(WorkerFrame(ready=Ready()).SerializeToString())

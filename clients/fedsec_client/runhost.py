@@ -21,12 +21,12 @@ from typing import TypeAlias
 from fedsec.console import safe
 from fedsec.errors import ConfigError, FedsecError, IdentityError, PolicyRefusal, ProtocolError
 from fedsec.files import make_private_directory
-from fedsec.plan import FederationPlan
 from fedsec.wire.blobs import Blob
 from fedsec.wire.generated.fleet_pb2 import RunOffer
 from fedsec.wire.generated.local_pb2 import Peer, WorkerCommand, WorkerStart
 from fedsec.wire.generated.message_pb2 import Header
 from fedsec.wire.headers import COORDINATOR_NODE_ID, ErrorCode, check_header, reply_failure
+from fedsec_client.plans import READ_S, read_plan
 from fedsec_client.policy import check_plan
 from fedsec_client.processes import LOG_NAME, Answer, WorkerEndedError, WorkerProcess, close_all
 from fedsec_client.rosters import Keys, keys_of_run
@@ -90,9 +90,12 @@ class RunHost:
             PolicyRefusal: This node does not take part; the reason is for the coordinator.
         """
         try:
-            plan = FederationPlan.parse(self.plan_text)
+            plan = await read_plan(self.plan_text, READ_S)
         except ConfigError as error:
             raise PolicyRefusal(f"this node cannot read the plan: {error}") from error
+        except TimeoutError:
+            late = f"this node could not read the plan within {READ_S:g} s"
+            raise PolicyRefusal(late) from None
         check_plan(plan, self._settings)
         try:
             now = datetime.now(UTC)

@@ -18,7 +18,7 @@ from pyarrow import csv, parquet
 
 from fedsec.data.files import named_files
 from fedsec.data.places import Places
-from fedsec.data.problems import Problems, named_columns
+from fedsec.data.problems import Problems, named_columns, reading
 from fedsec.data.settings import Columns, Csv
 from fedsec.errors import DataError
 
@@ -54,7 +54,8 @@ def read_frame(settings: Columns, problems: Problems) -> Frame:
     tables: list[pa.Table] = []
     parts: list[tuple[str, NDArray[np.int64]]] = []
     for path in paths:
-        table, rows = _read(path, settings, problems)
+        with reading(path.name):
+            table, rows = _read(path, settings, problems)
         if tables:
             table = _same_columns(table, path, tables[0], paths[0])
         tables.append(table)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fedsec.data.files import check_file, named_files
-from fedsec.data.problems import Problems
+from fedsec.data.problems import Problems, reading
 from fedsec.data.records import Records
 from fedsec.data.settings import Folder, Idx, Npz
 from fedsec.errors import DataError
@@ -46,6 +46,11 @@ def read_idx(settings: Idx) -> Records:
 
 def _idx(base: Path, name: str) -> Array:
     path = check_file(base / Path(name).expanduser())
+    with reading(path.name):
+        return _idx_array(path)
+
+
+def _idx_array(path: Path) -> Array:
     with path.open("rb") as plain:
         zipped = plain.read(2) == GZIP
     try:
@@ -78,14 +83,19 @@ def read_npz(settings: Npz) -> Records:
     names = [(settings.images, settings.labels)]
     if settings.test_images is not None and settings.test_labels is not None:
         names.append((settings.test_images, settings.test_labels))
+    with reading(path.name):
+        pairs = _pairs(path, names)
+    return _records(pairs, channels_last=settings.channels == "last")
+
+
+def _pairs(path: Path, names: list[tuple[str, str]]) -> list[tuple[Array, Array]]:
     try:
         with path.open("rb") as file:
-            pairs = _arrays(path.name, np.load(file, allow_pickle=False), names)
+            return _arrays(path.name, np.load(file, allow_pickle=False), names)
     except DataError:
         raise
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path.name} cannot be read: {' '.join(str(error).split())}") from error
-    return _records(pairs, channels_last=settings.channels == "last")
 
 
 def _arrays(file: str, archive: object, names: list[tuple[str, str]]) -> list[tuple[Array, Array]]:
@@ -115,7 +125,9 @@ def read_folder(settings: Folder) -> Records:
                 if settings.size is not None:
                     made = made.resize((settings.size[1], settings.size[0]))
                 arrays.append(np.asarray(made))
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - each decoder of Pillow raises types of its own
             kind = type(error).__name__
             problems.add(f"{path.parent.name}/{path.name} cannot be read as an image ({kind})")
             continue

@@ -1,12 +1,31 @@
 """What is wrong with a site's files: collected, so that one look shows all of it."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-from fedsec.errors import DataError
+from fedsec.errors import DataError, FedsecError
 
 MAX_LISTED = 20
 NUMBER = re.compile(r"[+-]?[0-9.,]+([eE][+-]?[0-9]+)?$")
+
+
+@contextmanager
+def reading(file: str) -> Iterator[None]:
+    """Has whatever a library raises over `file` end as a `DataError` without the library's words.
+
+    They may hold a piece of the file, as Pillow's "broken PNG file (chunk ...)" does. Which types
+    a decoder raises is not to be known beforehand, so all are taken; memory is not the file's.
+
+    Raises:
+        DataError: Names the file and the type of what was raised.
+    """
+    try:
+        yield
+    except (FedsecError, MemoryError):
+        raise
+    except Exception as error:
+        raise DataError(f"{file} cannot be read ({type(error).__name__})") from error
 
 
 class Problems:

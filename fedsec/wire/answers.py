@@ -26,7 +26,7 @@ from fedsec.wire.rates import RateLimiter
 MAX_SENTENCE = 1000  # characters; a status travels as a header, which is at most 8 KiB
 
 _LOG = logging.getLogger(__name__)
-_RESOURCE_CODES = frozenset({"rate", "too-many-open", "too-large", "too-many-uploads"})
+_RESOURCE_CODES = frozenset({"rate", "too-many-open", "too-large", "too-many-uploads", "no-room"})
 _REPORTS_PER_S = 0.5
 _REPORTS_BURST = 20
 _MAX_KEYS = 10_000

@@ -15,6 +15,7 @@ PING_TIMEOUT_MS = 5_000
 MIN_PING_INTERVAL_MS = 4_000
 HANDSHAKE_TIMEOUT_MS = 10_000
 MAX_CONCURRENT_STREAMS = 64
+MAX_CONNECTION_IDLE_MS = 15_000
 MAX_CONNECTION_AGE_MS = 3_600_000
 MAX_CONNECTION_GRACE_MS = 300_000
 
@@ -41,6 +42,9 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
     ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
     ("grpc.max_concurrent_streams", MAX_CONCURRENT_STREAMS),
+    # Connections are limited in number, so one without a call may not stay. A node has its control
+    # stream open on each; people's commands close theirs after the call. Clients reconnect.
+    ("grpc.max_connection_idle_ms", MAX_CONNECTION_IDLE_MS),
     # A hard cap: also ends a TLS session that nobody would ever renew. Clients reconnect.
     ("grpc.max_connection_age_ms", MAX_CONNECTION_AGE_MS),
     ("grpc.max_connection_age_grace_ms", MAX_CONNECTION_GRACE_MS),

@@ -131,7 +131,8 @@ async def serve_store(
 
     Raises:
         ProtocolError: ``malformed``, ``bad-manifest``, ``too-large``, ``too-many-uploads``,
-            ``other-content``, ``bad-chunk``, ``too-short``, ``stalled`` or ``replaced``.
+            ``no-room``, ``other-content``, ``bad-chunk``, ``too-short``, ``stalled`` or
+            ``replaced``.
     """
     limits = uploads.limits
     begin = await _next_frame(call, limits.idle_s)

@@ -25,12 +25,14 @@ _MESSAGE_ID = re.compile(r"[0-9a-f]{32}\Z")
 
 @dataclass(frozen=True, slots=True)
 class UploadLimits:
-    """What one peer may ask of the coordinator's memory.
+    """What peers may ask of the coordinator's memory: each one, and all together.
 
     Args:
         max_content: Bytes of one upload, >= 1.
         max_partial: Bytes that the peer's unfinished uploads may promise, together with what else
             of the peer is kept, >= max_content.
+        max_total: Bytes that all peers' unfinished uploads may promise, together with what else is
+            kept of any peer, >= 1. When nothing is kept, one upload is let in whatever this says.
         max_uploads: Unfinished uploads of the peer, >= 1.
         resume_s: Seconds that a cut upload is kept, >= 0.
         idle_s: Seconds that the next chunk may take, > 0.
@@ -41,6 +43,7 @@ class UploadLimits:
 
     max_content: int = 2 << 30
     max_partial: int = 4 << 30
+    max_total: int = 16 << 30
     max_uploads: int = 16
     resume_s: float = 300.0
     idle_s: float = 30.0
@@ -51,8 +54,9 @@ class UploadLimits:
                 f"1 <= max_content <= max_partial must hold, got {self.max_content} and "
                 f"{self.max_partial} bytes"
             )
-        if self.max_uploads < 1:
-            raise ConfigError(f"max_uploads must be >= 1, got {self.max_uploads}")
+        for name, value in (("max_total", self.max_total), ("max_uploads", self.max_uploads)):
+            if value < 1:
+                raise ConfigError(f"{name} must be >= 1, got {value}")
         if self.resume_s < 0 or self.idle_s <= 0:
             raise ConfigError(
                 f"resume_s must be >= 0 and idle_s > 0, got {self.resume_s} and {self.idle_s}"
@@ -116,13 +120,22 @@ class Uploads:
     """All unfinished uploads of a coordinator, by peer and message.
 
     Args:
-        limits: Per peer.
+        limits: Per peer, and for all of them.
         clock: Monotonic seconds.
+        elsewhere: Returns the bytes of finished uploads of all peers that are kept elsewhere.
     """
 
-    def __init__(self, limits: UploadLimits, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        limits: UploadLimits,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        elsewhere: Callable[[], int] = lambda: 0,
+    ) -> None:
         self.limits = limits
         self._clock = clock
+        self._elsewhere = elsewhere
+        self._promised = 0  # bytes, of all peers
         self._uploads: dict[str, dict[str, Upload]] = {}
 
     def begin(self, owner: str, reply_to: str, manifest: Manifest, *, beside: int = 0) -> Upload:
@@ -136,7 +149,8 @@ class Uploads:
 
         Raises:
             ProtocolError: ``bad-reply-to``; ``other-content``, it was begun with another manifest,
-                and is forgotten now; ``too-large`` or ``too-many-uploads``.
+                and is forgotten now; ``too-large``; ``too-many-uploads``, of this peer;
+                ``no-room``, the uploads of all peers leave none now.
         """
         self.sweep()
         if not _MESSAGE_ID.match(reply_to):
@@ -210,14 +224,28 @@ class Uploads:
                 f"{manifest.length} more, at most {limits.max_uploads} uploads and "
                 f"{limits.max_partial} bytes together are allowed",
             )
+        self._check_room(owner, manifest)
         upload = Upload(owner, reply_to, manifest, BlobWriter(manifest.length))
+        self._promised += manifest.length
         self._uploads.setdefault(owner, {})[reply_to] = upload
         return upload
+
+    def _check_room(self, owner: str, manifest: Manifest) -> None:
+        """Counts what is promised: what came already would be thrown away when it is too much."""
+        used, most = self._promised + self._elsewhere(), self.limits.max_total
+        if used and used + manifest.length > most:
+            raise ProtocolError(
+                owner,
+                "no-room",
+                f"{used} bytes of all nodes' uploads are kept; with these {manifest.length} more, "
+                f"at most {most} bytes together are allowed; try again later",
+            )
 
     def _is_known(self, upload: Upload) -> bool:
         return self._uploads.get(upload.owner, {}).get(upload.reply_to) is upload
 
     def _forget(self, upload: Upload) -> None:
+        self._promised -= upload.manifest.length
         theirs = self._uploads[upload.owner]
         del theirs[upload.reply_to]
         if not theirs:

@@ -8,6 +8,7 @@ Made and ended by `fedsec_server.program`, which adds what belongs to a process:
 """
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -264,7 +265,9 @@ class _Parts:
             store=self.store,
             journal=self.journal,
             denylist=self.denylist,
-            uploads=Uploads(_upload_limits(self.settings.limits)),
+            uploads=Uploads(
+                _upload_limits(self.settings.limits), elsewhere=self.exchange.stored_bytes
+            ),
             renew=renewals.renew,
         )
 
@@ -296,9 +299,13 @@ class _Parts:
 
 
 def _upload_limits(limits: Limits) -> UploadLimits:
+    total = limits.max_all_uploads_mb * _MIB
+    if not total:  # half of what the machine has
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     return UploadLimits(
         max_content=limits.max_content_mb * _MIB,
         max_partial=limits.max_uploads_mb * _MIB,
+        max_total=total,
         max_uploads=limits.max_uploads,
     )
 

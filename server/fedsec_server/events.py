@@ -65,7 +65,8 @@ class Recorder:
         """Records that something happened; it is on the disk when this returns.
 
         Args:
-            kind: What, in words with hyphens, e.g. ``"node-enrolled"``.
+            kind: What, in words with hyphens, e.g. ``"node-enrolled"``; of `kinds.OWN`, or an
+                app's.
             subject: Whom or what it is about; see the module's docstring.
             detail: JSON values by name; `plain` cuts what is too long. Never secrets, never
                 update vectors.

@@ -155,12 +155,8 @@ class Exchange:
             self._apply(self._boxes.spoil(node_id, reply_to, error.detail))
             shown = reply_to[:_ID_SHOWN]  # what waits for a node that does not read is bounded
             self._acknowledge(node_id, shown, f"{error.code}: {error.detail}")
-            detail = {
-                "node": member.name,
-                "code": error.code,
-                "reason": error.detail,
-                "reply_to": shown,
-            }
+            detail = {"node": member.name, "code": error.code, "reason": error.detail}
+            detail["reply_to"] = shown
             known = header.run_id if header.run_id in self._runs else None
             self._journal.note("reply-refused", member.spiffe_id, detail, known)
             raise
@@ -221,6 +217,10 @@ class Exchange:
             content.close()
         else:
             self._stored.setdefault(member.node_id, {})[reply_to] = (manifest, content)
+
+    def stored_bytes(self) -> int:
+        """Returns how many bytes of all nodes wait for their reply."""
+        return sum(content.length for box in self._stored.values() for _, content in box.values())
 
     def connected(self) -> frozenset[int]:
         """Returns the ids of the nodes that have a session."""

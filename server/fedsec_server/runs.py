@@ -25,6 +25,7 @@ from fedsec.wire.generated.local_pb2 import Peer, PrivacyLedger, RunStart
 from fedsec_server.events import run_subject
 from fedsec_server.exchange import Exchange
 from fedsec_server.journal import Journal
+from fedsec_server.kinds import is_own
 from fedsec_server.layout import Layout
 from fedsec_server.rosters import Published, required
 from fedsec_server.runner import PATIENCE, Outcome, Patience, Runner
@@ -38,7 +39,6 @@ ROUND, MODEL = "round", "model"  # kinds of events that an app reports and we lo
 _LOG = logging.getLogger(__name__)
 _MAX_QUEUED = 1000
 _SHUT_DOWN = "the coordinator was shut down"
-_OURS = ("run-", "node-", "session-", "certificate-", "rpc-", "person-", "answer-", "model-")
 
 
 class RunManager:
@@ -289,7 +289,7 @@ class RunManager:
         self._note("run-started", run_id)
 
     def _on_record(self, run_id: int, kind: str, detail: Mapping[str, object]) -> None:
-        if kind.startswith(_OURS):
+        if is_own(kind):
             _LOG.error("run %d reported %r, which is for the coordinator to say", run_id, kind)
             return
         completed = detail.get("round")

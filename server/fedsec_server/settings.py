@@ -100,6 +100,8 @@ class Limits(_Table):
         max_uploads: Uploads of one node at a time.
         max_uploads_mb: MiB of one node's uploads together, under way and not yet taken up by a
             run; at least `max_content_mb`.
+        max_all_uploads_mb: MiB of all nodes' uploads together, counted in the same way; 0: half of
+            the machine's memory.
         calls_per_s: Calls per identity; `calls_burst` may come at once.
         enrolments_per_s: Attempts to enrol per address; `enrolments_burst` may come at once.
     """
@@ -109,6 +111,7 @@ class Limits(_Table):
     max_content_mb: Annotated[int, Field(ge=1, le=1 << 20)] = 4096
     max_uploads: Annotated[int, Field(ge=1, le=64)] = 4
     max_uploads_mb: Annotated[int, Field(ge=1, le=1 << 26)] = 8192
+    max_all_uploads_mb: Annotated[int, Field(ge=0, le=1 << 26)] = 0
     calls_per_s: Annotated[float, Field(gt=0, le=1e6)] = 50.0
     calls_burst: Annotated[int, Field(ge=1, le=1_000_000)] = 200
     enrolments_per_s: Annotated[float, Field(gt=0, le=1e6)] = 3.0
@@ -325,6 +328,11 @@ admin = "$admin"
 # max_uploads = 4
 # MiB of one node's uploads together, finished or not; at least max_content_mb.
 # max_uploads_mb = 8192
+# MiB of all nodes' uploads together, finished or not; 0 stands for half of this machine's memory,
+# so say it where a container has less. A node for which there is no room tries again until its
+# answer is due: too little makes large fleets slow. What a run has taken over is not counted, so
+# keep max_content_mb near to your largest model.
+# max_all_uploads_mb = 0
 # Calls per second of one identity, and how many may come at once.
 # calls_per_s = 50.0
 # calls_burst = 200

@@ -8,11 +8,12 @@ import pytest
 from flwr.app import Message, RecordDict
 
 from fedsec import flwr_compat
-from fedsec.errors import ConfigError, PolicyRefusal
+from fedsec.errors import ConfigError, DataError, PolicyRefusal
 from fedsec.plan.example import EXAMPLE
-from fedsec.wire.generated.local_pb2 import WorkerStart
+from fedsec.wire.generated.local_pb2 import WorkerFrame, WorkerStart
+from fedsec.wire.local import LocalSocket, socket_pair
 from fedsec_client.client_app import _data
-from fedsec_client.execution import Execution, _RejectedError
+from fedsec_client.execution import Execution, _RejectedError, _start
 from fedsec_client.settings import PrivacyBudget
 from fedsec_client.site import BUILT_IN_CLIENT, DATA_KEY, Site
 
@@ -98,6 +99,41 @@ def test_an_exception_s_text_stays_under_privacy(
         execution._run(Message(RecordDict(), dst_node_id=7, message_type="train"))
     assert ("17" in caught.value.reason) is leaves
     assert "Target 17" in capsys.readouterr().err  # worker.log
+
+
+def told_at_start(directory: Path, plan: str) -> str:
+    """What leaves the node when a worker of the plan does not start."""
+    ours, agent = socket_pair()
+    with agent, ours:
+        assert _start(LocalSocket(ours), start(directory, 3, plan)) is None
+        received = LocalSocket(agent).receive()
+    assert received is not None
+    return WorkerFrame.FromString(received[0]).refusal.reason
+
+
+@pytest.mark.parametrize("plan", [EXAMPLE, PRIVATE.format(model="central", epsilon=50.0)])
+def test_what_a_task_s_own_reading_raises_stays_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], plan: str
+) -> None:
+    def failing(*_: object) -> None:
+        raise SyntaxError("broken PNG file (chunk b'\\x01Bob')")
+
+    monkeypatch.setattr("fedsec_client.client_app._data", failing)
+    told = told_at_start(tmp_path, plan)
+    assert told == "the app cannot be prepared (SyntaxError); why is in worker.log"
+    assert "Bob" in capsys.readouterr().err  # worker.log
+
+
+def test_of_a_file_that_cannot_be_read_the_name_of_the_data_set_leaves_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def failing(*_: object) -> None:
+        raise DataError("cat/1.png cannot be read as an image (SyntaxError)")
+
+    monkeypatch.setattr("fedsec_client.client_app._data", failing)
+    told = told_at_start(tmp_path, EXAMPLE)
+    assert told.startswith('its data set "digits" cannot be used; `fedsec node data check digits`')
+    assert "[data.digits] cat/1.png" in capsys.readouterr().err
 
 
 def test_what_fails_on_an_example_before_the_first_round_stays_too(

@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,61 @@ def test_images_that_cannot_be_used_are_named(folder: dict[str, Any]) -> None:
     for path in (*(pets / "dog").iterdir(), *(pets / "cat").iterdir()):
         path.unlink()
     assert refusal(**folder) == "the folders hold no image"
+
+
+def idat(content: bytes, kind: bytes = b"IDAT") -> bytes:
+    return (
+        struct.pack(">I", len(content))
+        + kind
+        + content
+        + struct.pack(">I", zlib.crc32(kind + content))
+    )
+
+
+def test_what_a_damaged_image_holds_is_not_told(folder: dict[str, Any]) -> None:
+    """Pillow's SyntaxError quotes the bytes that stand where a chunk's name is due."""
+    path = Path(folder["directory"], "pets", "cat", "1.png")
+    head = b"\x89PNG\r\n\x1a\n" + idat(struct.pack(">IIBBBBB", 5, 6, 8, 0, 0, 0, 0), b"IHDR")
+    packed = zlib.compress(RNG.integers(0, 256, 6 * 6, dtype=np.uint8).tobytes())
+    path.write_bytes(head + idat(packed[:10]) + idat(packed[10:], b"\1Bob"))
+    assert refusal(**folder) == "cat/1.png cannot be read as an image (SyntaxError)"
+
+
+def test_any_exception_of_a_decoder_names_the_file_alone(
+    folder: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind in (EOFError, struct.error, OSError, NotImplementedError, RecursionError, KeyError):
+
+        def failing(*_: object, kind: type[Exception] = kind) -> None:
+            raise kind("Bob, 41")
+
+        monkeypatch.setattr(Image.Image, "convert", failing)
+        told = refusal(**folder)
+        assert f"dog/0.png cannot be read as an image ({kind.__name__})" in told
+        assert "Bob" not in told
+
+
+def test_a_gzipped_file_that_is_damaged_inside(mnist: dict[str, Any]) -> None:
+    packed = bytearray(gzip.compress(idx(PIXELS)))
+    packed[10:14] = b"\xff\xff\xff\xff"
+    Path(mnist["directory"], "images").write_bytes(packed)
+    assert refusal(**mnist) == "images cannot be read (error)"  # of zlib
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "kind"), [(8, 1, "RuntimeError"), (10, 99, "NotImplementedError")]
+)
+def test_an_archive_that_zipfile_cannot_open(
+    tmp_path: Path, at: int, value: int, kind: str
+) -> None:
+    """Encrypted, or packed in a way of its own: both stand in the list at the end of the file."""
+    np.savez(tmp_path / "a.npz", x=PIXELS, y=LABELS)
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    entry = content.index(b"PK\1\2")
+    content[entry + at] = content[6 + at - 8] = value
+    (tmp_path / "a.npz").write_bytes(content)
+    told = refusal(tmp_path, connector="npz", file="a.npz")
+    assert told == f"a.npz cannot be read ({kind})"
 
 
 def test_the_task_takes_images_of_the_plans_shape(mnist: dict[str, Any]) -> None:

@@ -271,7 +271,8 @@ async def fleet(
     recorder = Recorder(store)
     journal = Journal(recorder)
     exchange = Exchange(journal, max_content=MAX_CONTENT, max_stored=4)
-    uploads = Uploads(limits or UploadLimits(max_content=MAX_CONTENT))
+    limits = limits or UploadLimits(max_content=MAX_CONTENT)
+    uploads = Uploads(limits, elsewhere=exchange.stored_bytes)
     pki = pki or make_pki()
 
     async def renew(_principal: object, _request: object) -> Any:

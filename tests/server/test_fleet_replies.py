@@ -226,6 +226,28 @@ def test_what_one_node_stores_is_bounded_in_bytes_and_others_are_not_touched(
     run(main())
 
 
+def test_what_all_nodes_store_is_bounded_and_waits_for_room(tmp_path: Path) -> None:
+    limits = UploadLimits(max_content=len(BIG), max_partial=len(BIG), max_total=2 * len(BIG))
+
+    async def main() -> None:
+        async with fleet(tmp_path, limits=limits) as rig:
+            side = rig.open_run()
+            nodes = [await rig.ready(name) for name in ("north", "south", "west")]
+            headers = [rig.push(node) for node in nodes]
+            for node in nodes:
+                await node.expect("deliver")
+            for place in range(2):
+                await nodes[place].store(headers[place].message_id, BIG)
+            with pytest.raises(grpc.aio.AioRpcError, match="no-room: ") as caught:
+                await nodes[2].store(headers[2].message_id, BIG)
+            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            await nodes[0].reply(headers[0], bulk=Manifest.of(BIG).to_proto())
+            await side.until_replies(1)  # which is the run's now, and leaves room
+            await nodes[2].store(headers[2].message_id, BIG)
+
+    run(main())
+
+
 def test_a_failure_of_the_node_is_passed_on(tmp_path: Path) -> None:
     async def main() -> None:
         async with fleet(tmp_path) as rig:

@@ -1,5 +1,6 @@
 """server.toml: what it accepts, what it says, and that the written file means the defaults."""
 
+import os
 import tomllib
 from datetime import timedelta
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fedsec.errors import ConfigError
+from fedsec_server.coordinator import _upload_limits
 from fedsec_server.settings import (
     EVERYWHERE,
     AppSettings,
@@ -79,6 +81,7 @@ def test_the_examples_in_the_written_file_are_good() -> None:
         (SMALL + "[lifetimes]\nnode_h = inf", "lifetimes.node_h = inf"),
         (SMALL + "[limits]\nmax_nodes = 0", "limits.max_nodes = 0"),
         (SMALL + "[limits]\nmax_uploads_mb = 9", "must be at least max_content_mb 4096"),
+        (SMALL + "[limits]\nmax_all_uploads_mb = -1", "limits.max_all_uploads_mb = -1"),
         (SMALL + "[limits]\nmax_nodes = 2.5", "limits.max_nodes = 2.5"),
         (SMALL + "[limits]\nmax_nodes = true", "limits.max_nodes = true"),
         (SMALL + "invite_valid_h = 169", "invite_valid_h = 169"),
@@ -108,6 +111,12 @@ def test_all_that_is_wrong_is_listed_at_once() -> None:
     assert "2 errors" in message
     assert "invite_valid_h" in message
     assert "limits.max_runs" in message
+
+
+def test_all_uploads_together_may_take_half_of_the_memory_unless_it_says_more_or_less() -> None:
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert _upload_limits(Limits()).max_total == memory // 2
+    assert _upload_limits(Limits(max_all_uploads_mb=7)).max_total == 7 << 20
 
 
 def test_the_path_is_named(tmp_path: Path) -> None:

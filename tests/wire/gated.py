@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,10 +14,11 @@ import grpc.aio
 
 from fedsec.identity.names import Kind, Role
 from fedsec.wire.call import Call, Method, Refusal
-from fedsec.wire.channels import Listener, listen, open_channel
+from fedsec.wire.channels import MAX_CONNECTIONS, Listener, listen, open_channel
 from fedsec.wire.credentials import ServerCredentials, anonymous_credentials, node_credentials
 from fedsec.wire.denylist import Denylist
 from fedsec.wire.gate import Gate, utc_now
+from fedsec.wire.options import SERVER_OPTIONS
 from fedsec.wire.rates import RateLimiter
 from tests.pki import Leaf, Pki, make_pki
 
@@ -141,6 +142,8 @@ async def gated(
     limiter: RateLimiter | None = None,
     clock: Callable[[], datetime] = utc_now,
     denylist: Denylist | None = None,
+    options: Sequence[tuple[str, int]] = SERVER_OPTIONS,
+    max_connections: int = MAX_CONNECTIONS,
     **gate_options: Any,
 ) -> AsyncIterator[World]:
     """Starts a listener for `kind` (None: for enrolment) and stops it at the end."""
@@ -160,7 +163,13 @@ async def gated(
     )
     credentials = ServerCredentials(server.chain_pem, server.key_pem, ca)
     handler = gate.generic_handler(methods)
-    listener = await listen("127.0.0.1:0", credentials.credentials, handler)
+    listener = await listen(
+        "127.0.0.1:0",
+        credentials.credentials,
+        handler,
+        max_connections=max_connections,
+        options=options,
+    )
     try:
         yield World(pki, gate, denylist, credentials, listener, refusals)
     finally:

@@ -1,6 +1,7 @@
 """Listening, connecting, and the first contact, whose failures are told apart."""
 
 import asyncio
+import contextlib
 import hashlib
 import socket
 import ssl
@@ -20,8 +21,23 @@ from fedsec.identity.names import Kind
 from fedsec.wire.call import Method
 from fedsec.wire.channels import check_presents, fetch_pinned_chain, listen, open_channel
 from fedsec.wire.credentials import ServerCredentials, anonymous_credentials
+from fedsec.wire.options import SERVER_OPTIONS
 from tests.pki import Leaf, make_pki
-from tests.wire.gated import ONCE, gated, once, refused, run, unary
+from tests.wire.gated import (
+    ECHO,
+    ONCE,
+    World,
+    echo,
+    gated,
+    once,
+    python_context,
+    refused,
+    run,
+    stream,
+    unary,
+    until,
+)
+from tests.wire.raw_http2 import OPENING
 
 PKI = make_pki()
 
@@ -223,6 +239,69 @@ def test_connections_beyond_the_limit_are_closed() -> None:
             await small.server.stop(0)
 
     run(main())
+
+
+@pytest.mark.parametrize("kind", [Kind.NODE, None], ids=["fleet", "enrol"])
+def test_who_connects_and_makes_no_call_frees_its_place(kind: Kind | None, tmp_path: Path) -> None:
+    """All places are taken by greeted connections without a call; a stream keeps its own."""
+    assert 0 < dict(SERVER_OPTIONS)["grpc.max_connection_idle_ms"] <= 60_000
+    idle_ms = {"grpc.max_connection_idle_ms": 1500}
+    options = tuple({**dict(SERVER_OPTIONS), **idle_ms}.items())
+
+    async def main() -> None:
+        row = Method("/t/Echo", frozenset() if kind is None else ECHO.roles, echo, long_lived=True)
+        async with (
+            gated([row], pki=PKI, kind=kind, options=options, max_connections=3) as world,
+            world.anonymous() if kind is None else world.channel() as channel,
+        ):
+            call = stream(channel, row.name)
+            await call.write(b"before")
+            assert await call.read() == b"before"
+            idle = [await asyncio.to_thread(_greeted, world, tmp_path) for _ in range(2)]
+            address = ("127.0.0.1", world.listener.port)
+            with socket.create_connection(address, timeout=5) as fourth:
+                assert await asyncio.to_thread(_is_closed, fourth)
+            for connection in idle:
+                assert await asyncio.to_thread(_is_ended, connection)
+            await call.write(b"after")
+            assert await call.read() == b"after"
+            (await asyncio.to_thread(_greeted, world, tmp_path)).close()
+
+    run(main())
+
+
+def test_a_channel_whose_connection_was_closed_for_idleness_connects_again() -> None:
+    options = tuple({**dict(SERVER_OPTIONS), "grpc.max_connection_idle_ms": 200}.items())
+
+    async def main() -> None:
+        async with gated([ONCE], pki=PKI, options=options) as world, world.channel() as channel:
+            for _ in range(2):
+                assert await unary(channel, ONCE.name) == b"x"
+                await until(lambda: channel.get_state() is not grpc.ChannelConnectivity.READY, 5)
+
+    run(main())
+
+
+def _greeted(world: World, directory: Path) -> ssl.SSLSocket:
+    """Returns a connection on which TLS and HTTP/2 have begun, and no call."""
+    context = python_context(world, PKI.node(), directory)
+    context.set_alpn_protocols(["h2"])
+    plain = socket.create_connection(("127.0.0.1", world.listener.port), timeout=5)
+    tls = context.wrap_socket(plain, server_hostname="localhost")
+    tls.sendall(OPENING)
+    assert tls.recv(1)
+    return tls
+
+
+def _is_ended(connection: ssl.SSLSocket) -> bool:
+    """Whether the other end closes within 5 s."""
+    with connection, contextlib.suppress(ConnectionResetError, ssl.SSLEOFError):
+        try:
+            while connection.recv(4096):
+                pass
+        except TimeoutError:
+            return False
+    return True
 
 
 def _is_closed(connection: socket.socket) -> bool:

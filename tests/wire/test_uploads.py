@@ -151,6 +151,38 @@ def test_what_is_kept_elsewhere_counts_as_well() -> None:
     assert uploads.unfinished == 2
 
 
+def test_all_peers_together_cannot_hold_more_than_the_total() -> None:
+    size = len(CONTENT)
+    kept = [0]
+    limits = UploadLimits(max_content=size, max_partial=4 * size, max_total=3 * size)
+    uploads = Uploads(limits, elsewhere=lambda: sum(kept))
+    first, second = begun(uploads, 3, ANN), begun(uploads, 0, BOB)
+    uploads.finish(first).close()
+    kept[0] = size  # which waits for its reply now
+    third = begun(uploads, 1, ANN, SECOND)
+    with pytest.raises(ProtocolError, match=f"{3 * size} bytes of all nodes' uploads") as caught:
+        begun(uploads, 0, BOB, SECOND)
+    assert code_of(caught) == (BOB, "no-room")
+    assert begun(uploads, 0, ANN, SECOND) is third  # going on takes no more room
+    uploads.drop(second)
+    uploads.drop(second)  # which frees its room once
+    begun(uploads, 0, BOB, SECOND)
+    with pytest.raises(ProtocolError):
+        begun(uploads, 0, BOB, FIRST)
+    kept[0] = 0
+    begun(uploads, 0, BOB, FIRST)
+
+
+def test_one_upload_is_let_in_where_nothing_else_is_kept() -> None:
+    """A total below one model, as on a small machine, makes nodes wait for each other and no more."""
+    uploads = Uploads(UploadLimits(max_total=1))
+    upload = begun(uploads, 3)
+    with pytest.raises(ProtocolError):
+        begun(uploads, 0, BOB)
+    uploads.finish(upload).close()
+    begun(uploads, 0, BOB)
+
+
 def test_the_number_of_unfinished_uploads_is_limited_too() -> None:
     uploads = Uploads(UploadLimits(max_uploads=3))
     started = [begun(uploads, 0, ANN, f"{number:032x}") for number in range(3)]
@@ -197,6 +229,7 @@ def test_all_of_a_peers_uploads_can_be_dropped() -> None:
     [
         {"max_content": 0},
         {"max_content": 2, "max_partial": 1},
+        {"max_total": 0},
         {"max_uploads": 0},
         {"resume_s": -1.0},
         {"idle_s": 0.0},

@@ -13,6 +13,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
+from fedsec_server.kinds import OWN, SHARED
+
 server = ServerApp()
 client = ClientApp()
 
@@ -57,7 +59,8 @@ def main(grid: Grid, context: Context) -> None:
             grid._socket.send(b"\xff no frame at all")
             time.sleep(600)
         case "forge":  # events that are the coordinator's to tell
-            grid.report("run-finished", {"reason": "says the app"})
+            for kind in sorted(OWN - SHARED):
+                grid.report(kind, {"reason": "says the app"})
             grid.report("note", {"text": "fine"})
             grid.report("round", {"round": 7, "loss": 0.5})
             grid.report("model", {"round": 7, "path": "models/7.safetensors"})
