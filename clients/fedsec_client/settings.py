@@ -70,7 +70,11 @@ class Limits(_Table):
 
 
 class Budget(_Table):
-    """The most that all runs together may cost this node: `epsilon` at `delta`."""
+    """The most that all runs together may cost this node: `epsilon` at `delta`.
+
+    For each unit by itself: releases that hide the node's whole update, and those that hide single
+    examples. Where a node takes part in both, a record is in both.
+    """
 
     epsilon: Annotated[float, Field(gt=0, le=1000)]
     delta: Annotated[float, Field(gt=0, lt=1)]
@@ -317,8 +321,8 @@ max_clip = 0              # largest L2 norm to which an update may be clipped; 0
 # Least differential privacy of a plan: "none"; "promised": the coordinator may be the one who adds
 # the noise; "enforced": this node does (local, distributed or example-level privacy).
 privacy = "none"
-# The most that all runs together may cost, by who vouches for it. `fedsec ledger show DIR` tells
-# what is spent.
+# The most that all runs together may cost, by who vouches for it; counted apart for runs that hide
+# the whole node and for runs that hide single examples. `fedsec ledger show DIR` tells what is spent.
 # [policy.budget]
 # enforced = {{ epsilon = 8.0, delta = 1e-6 }}
 # promised = {{ epsilon = 8.0, delta = 1e-6 }}
