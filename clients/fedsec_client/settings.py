@@ -322,7 +322,8 @@ max_clip = 0              # largest L2 norm to which an update may be clipped; 0
 # the noise; "enforced": this node does (local, distributed or example-level privacy).
 privacy = "none"
 # The most that all runs together may cost, by who vouches for it; counted apart for runs that hide
-# the whole node and for runs that hide single examples. `fedsec ledger show DIR` tells what is spent.
+# the whole node and for those that hide single examples. `fedsec ledger show DIR` tells what is
+# spent.
 # [policy.budget]
 # enforced = {{ epsilon = 8.0, delta = 1e-6 }}
 # promised = {{ epsilon = 8.0, delta = 1e-6 }}
