@@ -15,7 +15,7 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 from fedsec.errors import ConfigError, PolicyRefusal
 from fedsec.flower.messages import read_heading
 from fedsec.flower.node_privacy import NodePrivacy
-from fedsec.flower.secure_messages import Stage, read_stage
+from fedsec.flower.secure_messages import read_stage
 from fedsec.flower.secure_node import Identity, secure_node
 from fedsec.plan import FederationPlan
 
@@ -54,7 +54,8 @@ def guard(
     if plan.privacy is not None and private is None:
         raise ConfigError("the plan has [privacy]; give the guard this node's half of it")
     asked: Asked = {}
-    secure = secure_node(plan, identity)
+    before = None if private is None else private.before_vector
+    secure = secure_node(plan, identity, before_vector=before)
 
     def defence_mod(message: Message, context: Context, app: ClientAppCallable) -> Message:
         """Returns the app's reply; raises where the message is not what the plan announced."""
@@ -64,8 +65,6 @@ def guard(
             _check(plan, message, asked)
         guarded = app if private is None else partial(private, app=app)
         if secure is not None:
-            if private is not None and read_stage(message.content) is Stage.VECTOR:
-                private.before_vector(read_heading(message.content))
             return secure(message, context, guarded)
         return guarded(message, context)
 

@@ -107,17 +107,28 @@ class SecureNode:
         identity: The node's.
         code: Makes the words of the app's answer.
         turns: Where secrets lie between stages.
+        before_vector: Called with the heading when a masked vector is about to leave, and with no
+            other: pays for it, or raises.
 
     Raises:
         PolicyRefusal: The plan allows more attempts at a round than the site does.
     """
 
-    def __init__(self, plan: FederationPlan, identity: Identity, code: Code, turns: Turns) -> None:
+    def __init__(
+        self,
+        plan: FederationPlan,
+        identity: Identity,
+        code: Code,
+        turns: Turns,
+        *,
+        before_vector: Callable[[Heading], None] | None = None,
+    ) -> None:
         identity.minima.check_attempts(plan.round.attempts)
         self._plan = plan
         self._identity = identity
         self._code = code
         self._turns = turns
+        self._before_vector = before_vector
         self._groups = GroupNode(plan)
 
     def __call__(self, message: Message, context: Context, app: ClientAppCallable) -> Message:
@@ -205,11 +216,18 @@ class SecureNode:
             event = asked
         turn.state, effect = protocol.step(me, turn.state, event)
         if isinstance(effect, protocol.Upload):
+            if self._before_vector is not None:
+                self._before_vector(turn.heading)
             turn.words = None
         return reply(stage, effect)
 
 
-def secure_node(plan: FederationPlan, identity: Identity | None) -> SecureNode | None:
+def secure_node(
+    plan: FederationPlan,
+    identity: Identity | None,
+    *,
+    before_vector: Callable[[Heading], None] | None = None,
+) -> SecureNode | None:
     """Returns what takes part in a run's secure sums; None where there are none.
 
     Raises:
@@ -220,7 +238,7 @@ def secure_node(plan: FederationPlan, identity: Identity | None) -> SecureNode |
         return None
     if identity is None:
         raise ConfigError("the plan demands secure aggregation; this node has no signing key")
-    return SecureNode(plan, identity, coding(plan), MemoryTurns())
+    return SecureNode(plan, identity, coding(plan), MemoryTurns(), before_vector=before_vector)
 
 
 def coding(plan: FederationPlan) -> Code:

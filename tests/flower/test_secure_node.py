@@ -11,6 +11,7 @@ from fedsec.errors import ConfigError, PolicyRefusal, ProtocolError
 from fedsec.flower.local import node_contexts
 from fedsec.flower.messages import Heading, instruction
 from fedsec.flower.mod import guard
+from fedsec.flower.node_privacy import NodePrivacy, unchanged
 from fedsec.flower.secure_messages import SECAGG, Stage, request, with_stage
 from fedsec.flwr_compat import become, set_message_id
 from fedsec.plan import FederationPlan
@@ -71,6 +72,21 @@ def test_a_stage_of_a_turn_that_did_not_begin(
 ) -> None:
     with pytest.raises(PolicyRefusal, match="not in it"):
         node(ask(request(stage, Heading(1, 1, PLAN.digest), bytes(8))))
+
+
+def test_a_vector_that_does_not_leave_is_not_paid_for() -> None:
+    paid: list[tuple[int, int]] = []
+    private = NodePrivacy(None, unchanged, pay=lambda *turn: paid.append(turn))
+    app, context = (
+        guarded(PLAN, NODE, answering([1.0] * 3), private=private),
+        node_contexts(1, {})[NODE],
+    )
+    with pytest.raises(PolicyRefusal, match="not in it"):
+        app(ask(request(Stage.VECTOR, Heading(1, 1, PLAN.digest), bytes(8))), context)
+    app(ask(with_stage(train(1, 2))), context)
+    with pytest.raises(ProtocolError, match="malformed"):
+        app(ask(request(Stage.VECTOR, Heading(1, 2, PLAN.digest), b"\xff" * 44)), context)
+    assert paid == []
 
 
 @pytest.mark.parametrize(("most", "refused"), [(0, False), (3, False), (2, True)])
