@@ -6,7 +6,8 @@
 
 Keys, seeds and the coded update are kept in `Turns`: on fedsec's node in the worker's memory, until
 the sum's last stage or the next round. What outlives the process is the number of the last turn, in
-``context.state``: no turn begins twice, whatever the coordinator says.
+``context.state``, kept before the app runs: no turn begins twice, whatever the coordinator says and
+however the app ends.
 """
 
 import os
@@ -43,7 +44,14 @@ from fedsec.secagg.parameters import Minima
 Code: TypeAlias = Callable[[Message, Message, Heading], tuple[SumForm, Words]]
 """From what an app was asked, and what it answered, to the words that are added up."""
 
+Keep: TypeAlias = Callable[[Context], None]
+"""Has ``context.state`` outlive this process; returns when it does, else raises."""
+
 _ROUND, _ATTEMPT = "round", "attempt"
+
+
+def kept_by_runtime(_context: Context) -> None:
+    """Leaves it to Flower's runtime, which stores it when an app raises, too; not when killed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,17 +114,27 @@ class SecureNode:
         identity: The node's.
         code: Makes the words of the app's answer.
         turns: Where secrets lie between stages.
+        keep: Called when a turn is taken, before the app runs.
 
     Raises:
         PolicyRefusal: The plan allows more attempts at a round than the site does.
     """
 
-    def __init__(self, plan: FederationPlan, identity: Identity, code: Code, turns: Turns) -> None:
+    def __init__(
+        self,
+        plan: FederationPlan,
+        identity: Identity,
+        code: Code,
+        turns: Turns,
+        *,
+        keep: Keep = kept_by_runtime,
+    ) -> None:
         identity.minima.check_attempts(plan.round.attempts)
         self._plan = plan
         self._identity = identity
         self._code = code
         self._turns = turns
+        self._keep = keep
         self._groups = GroupNode(plan)
 
     def __call__(self, message: Message, context: Context, app: ClientAppCallable) -> Message:
@@ -178,6 +196,8 @@ class SecureNode:
         mine = self._groups.group(context)
         self._turns.put(context, None)  # whatever was under way is over
         _take_turn(context, heading)
+        # Now, since a model can be made to fail on certain records alone, and be sent again
+        self._keep(context)
         without = {name: record for name, record in message.content.items() if name != SECAGG}
         message.content = RecordDict(without)
         answer = app(message, context)
@@ -207,7 +227,9 @@ class SecureNode:
         return reply(stage, effect)
 
 
-def secure_node(plan: FederationPlan, identity: Identity | None) -> SecureNode | None:
+def secure_node(
+    plan: FederationPlan, identity: Identity | None, keep: Keep = kept_by_runtime
+) -> SecureNode | None:
     """Returns what takes part in a run's secure sums; None where there are none.
 
     Raises:
@@ -218,7 +240,7 @@ def secure_node(plan: FederationPlan, identity: Identity | None) -> SecureNode |
         return None
     if identity is None:
         raise ConfigError("the plan demands secure aggregation; this node has no signing key")
-    return SecureNode(plan, identity, coding(plan), MemoryTurns())
+    return SecureNode(plan, identity, coding(plan), MemoryTurns(), keep=keep)
 
 
 def coding(plan: FederationPlan) -> Code:
