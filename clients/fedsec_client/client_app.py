@@ -37,7 +37,7 @@ from fedsec.tasks.seeds import training_seed
 from fedsec.tasks.table import load_task
 from fedsec.tasks.task import Examples, NodeData, Options, Task
 from fedsec.tasks.task import evaluate as evaluate_task
-from fedsec.vectors import Layout, is_finite
+from fedsec.vectors import Layout, Vector, is_finite
 from fedsec_client.alone import Alone, alone_of
 
 PLAN_KEY, DATA_KEY = "fedsec-plan", "fedsec-data"
@@ -55,7 +55,7 @@ def train(message: Message, context: Context) -> Message:
     Raises:
         ConfigError: The plan or the data's settings are wrong, or the model is not the task's.
         ProtocolError: The message is malformed.
-        StateError: Training diverged, and the plan has no [privacy].
+        StateError: Training diverged, and the plan has neither [privacy] nor [secure_aggregation].
     """
     plan, bench, data = prepare(context)
     training = plan.learning[1]
@@ -69,30 +69,56 @@ def train(message: Message, context: Context) -> Message:
         update = layout.flatten(get_arrays(bench.model))
     update -= layout.flatten(asked.arrays)
     if not is_finite(update):
-        why = (
-            f"training diverged in round {asked.heading.round}: the update is not finite; "
-            f"training.learning_rate = {training.learning_rate} may be too high"
-        )
-        if plan.privacy is None:
-            raise StateError(why)
-        # A model can be made to diverge on certain records alone: to fail would tell, zero does not
-        _LOG.warning("%s; with [privacy] it counts as zero", why)
-        update = np.zeros_like(update)
+        update = _diverged(plan, asked.heading.round, update)
     if plan.round.compare_alone:
         _alone(context).advance(asked.heading.round, data)
-    if plan.privacy is not None and not math.isfinite(loss):
+    if _hides(plan) and not math.isfinite(loss):
         loss = LARGEST  # it counts as the top of its range
     reply = train_reply(update, examples=len(data.train), loss=loss, more=measured)
     return Message(reply, reply_to=message)
 
 
+def _hides(plan: FederationPlan) -> bool:
+    """Whether to fail would tell the coordinator more of the records than the plan lets it see.
+
+    A model can be made to diverge on certain records alone.
+    """
+    return plan.privacy is not None or plan.secure_aggregation is not None
+
+
+def _diverged(plan: FederationPlan, number: int, update: Vector) -> Vector:
+    """Returns zeros in the place of an update (d,) that is not finite, where failing would tell.
+
+    Raises:
+        StateError: Nothing is hidden.
+    """
+    why = (
+        f"training diverged in round {number}: the update is not finite; "
+        f"training.learning_rate = {plan.learning[1].learning_rate} may be too high"
+    )
+    if not _hides(plan):
+        raise StateError(why)
+    _LOG.warning("%s; with [privacy] or [secure_aggregation] it counts as zero", why)
+    return np.zeros_like(update)
+
+
 def _measured(plan: FederationPlan, bench: "Bench", test: Examples) -> dict[str, float]:
-    """Returns what a plan with [privacy] asks of the model as it was sent, for the node's guard."""
+    """Returns what a plan with [privacy] asks of the model as it was sent, for the node's guard.
+
+    What cannot be computed is missing, and the guard has a figure for that: scores of a model that
+    was made so may fail on certain records alone, and to fail would tell.
+    """
     asked = set(plan.privacy.metrics or ()) if plan.privacy is not None else set()
     asked -= {TRAIN_LOSS, EXAMPLES}
     if not asked or not len(test):
         return {}
-    found = evaluate_task(bench.task, bench.model, test)
+    try:
+        found = evaluate_task(bench.task, bench.model, test)
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - a task's own metrics may raise anything
+        _LOG.warning("the figures that the plan asks for count as missing", exc_info=True)
+        return {}
     return {name: found[name] for name in asked & set(found) if math.isfinite(found[name])}
 
 

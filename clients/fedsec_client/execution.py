@@ -16,6 +16,7 @@ import os
 import socket
 import sys
 import traceback
+from functools import partial
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -95,7 +96,8 @@ class Execution:
         app: Answers messages.
         mod: Stands around the app.
         context: The app's; its state is kept in `state_file`.
-        state_file: Saved after each message.
+        state_file: Saved after each message that was answered, and when a turn of a secure sum is
+            taken.
         site: What the agent says.
         withheld: Whether an exception's text, which may show data, stays in the worker's log.
     """
@@ -142,7 +144,7 @@ class Execution:
             _prepare(context, site)
         identity = _identity(start, site)
         private = open_privacy(plan, site, context, Path(start.state_directory))
-        mod = guard(plan, _agreed, identity, private=private)
+        mod = guard(plan, _agreed, identity, private, keep=partial(_keep, state_file))
         withheld = plan.privacy is not None
         return cls(app, mod, context, state_file, site, withheld=withheld)
 
@@ -166,10 +168,7 @@ class Execution:
     def _answer(self, instruction: Header, descriptors: list[int]) -> codec.Encoded:
         reply = self._run(self._decode(instruction, descriptors))
         _check_reply(reply, instruction)
-        try:
-            self._state_file.save(self._context.state)
-        except FedsecError as error:
-            raise _app_failed(f"its context.state cannot be kept: {error}") from error
+        _keep(self._state_file, self._context)
         flwr_compat.set_message_id(reply, new_message_id())
         try:
             return codec.Encoder(self._limits).encode_many((reply,))[0]
@@ -193,6 +192,8 @@ class Execution:
     def _run(self, message: Message) -> Message:
         try:
             return self._mod(message, self._context, self._app)
+        except _RejectedError:
+            raise
         except PolicyRefusal as error:
             _LOG.warning("a message is refused: %s", safe(error))
             raise _RejectedError(ErrorCode.MOD_FAILED_PRECONDITION, f"refused: {error}") from error
@@ -265,6 +266,18 @@ def _identity(start: WorkerStart, site: Site) -> Identity | None:
 
 def _agreed(plan: FederationPlan) -> None:
     """The agent asked the site's policy before it started this worker for the plan."""
+
+
+def _keep(state_file: StateFile, context: Context) -> None:
+    """Saves the app's state.
+
+    Raises:
+        _RejectedError: It cannot be kept.
+    """
+    try:
+        state_file.save(context.state)
+    except FedsecError as error:
+        raise _app_failed(f"its context.state cannot be kept: {error}") from error
 
 
 def _check_reply(reply: object, instruction: Header) -> None:

@@ -4,8 +4,10 @@ The built-in app answers with the update itself. A Flower app answers with its t
 the name and in the form in which it was sent; the update is the difference of the two.
 """
 
+import logging
 from typing import Any
 
+import numpy as np
 from flwr.app import RecordDict
 from numpy.typing import NDArray
 
@@ -14,6 +16,8 @@ from fedsec.flower.arrays import unpack
 from fedsec.flower.messages import EXAMPLES, Metrics, read_update
 from fedsec.vectors import Arrays, Layout, Vector, is_finite
 
+_LOG = logging.getLogger(__name__)
+
 
 def read_own_update(_asked: RecordDict, answer: RecordDict) -> tuple[Vector, Metrics]:
     """Returns update (d,) and metrics of the built-in app; raises as `read_update` does."""
@@ -21,7 +25,7 @@ def read_own_update(_asked: RecordDict, answer: RecordDict) -> tuple[Vector, Met
 
 
 def read_difference(asked: RecordDict, answer: RecordDict) -> tuple[Vector, Metrics]:
-    """Returns update (d,) and metrics of a Flower app.
+    """Returns update (d,), see `difference`, and metrics of a Flower app.
 
     Raises:
         ConfigError: It did not answer with one model of the form that it was sent, or without a
@@ -38,20 +42,25 @@ def read_difference(asked: RecordDict, answer: RecordDict) -> tuple[Vector, Metr
 
 
 def difference(sent: Arrays, answer: RecordDict) -> Vector:
-    """Returns what the model in `answer` changes about the one that was `sent`, (d,).
+    """Returns what the model in `answer` changes about the one that was `sent`, (d,), finite.
+
+    A change with an entry that is NaN or infinite counts as zero: a model can be made to diverge on
+    certain records alone, so that to fail would tell of them.
 
     Raises:
-        ConfigError: The answer does not hold one model of that form, or one that is not finite.
+        ConfigError: The answer does not hold one model of that form.
     """
     trained, layout = model_of(answer, "answered"), Layout.of(sent)
-    for name in sent.keys() & trained.keys():  # FedAdam and others make float64 of float32
-        if sent[name].dtype.kind == trained[name].dtype.kind == "f":
-            trained[name] = trained[name].astype(sent[name].dtype, copy=False)
-    update = layout.flatten(trained)
-    for slot, place in layout.pieces():
-        update[place] -= sent[slot.name].ravel()
+    with np.errstate(over="ignore", invalid="ignore"):  # it shows in the update
+        for name in sent.keys() & trained.keys():  # FedAdam and others make float64 of float32
+            if sent[name].dtype.kind == trained[name].dtype.kind == "f":
+                trained[name] = trained[name].astype(sent[name].dtype, copy=False)
+        update = layout.flatten(trained)
+        for slot, place in layout.pieces():
+            update[place] -= sent[slot.name].ravel()
     if not is_finite(update):
-        raise ConfigError("the app's update has entries that are NaN or infinite")
+        _LOG.warning("the app's update has entries that are NaN or infinite; it counts as zero")
+        return np.zeros_like(update)
     return update
 
 

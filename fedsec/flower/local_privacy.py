@@ -57,7 +57,12 @@ def local_mod(*, epsilon: float, delta: float, clip: float, rounds: int) -> Mod:
     It hides what a node has from everybody, the coordinator included. Unit: the node. Adjacency:
     replace-one, any update is a neighbour of any other. Nothing leaves but the noised model: an app
     may report figures, they stay; `evaluate` is refused. Each node counts alike (``num-examples``
-    is always 1). Not covered: whether and when a node answered.
+    is always 1). A model with entries that are NaN or infinite counts as one that did not move: it
+    is noised and charged like any other.
+
+    Not covered: whether and when a node answered. So whoever asks learns, as often as it asks and
+    at no charge, whether the app raised, ended, or answered with anything but one model of the form
+    that it was sent. An app must not do so on certain records alone, whatever model it is sent.
 
     Args:
         epsilon: The most that one run costs, at `delta`.
@@ -87,7 +92,7 @@ class _LocalMod:
         Raises:
             PolicyRefusal: It asks for something else than training, there is no directory, or the
                 node's budget does not allow it.
-            ConfigError: The model, or what the app made of it, cannot be used.
+            ConfigError: What was sent, or what the app answered, is not one model of one form.
             StateError: The app failed, or this was released so long ago that it is not kept.
         """
         if message.metadata.message_type.partition(".")[0] != MessageType.TRAIN:

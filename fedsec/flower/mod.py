@@ -16,7 +16,7 @@ from fedsec.errors import ConfigError, PolicyRefusal
 from fedsec.flower.messages import read_heading
 from fedsec.flower.node_privacy import NodePrivacy
 from fedsec.flower.secure_messages import read_stage
-from fedsec.flower.secure_node import Identity, secure_node
+from fedsec.flower.secure_node import Identity, Keep, kept_by_runtime, secure_node
 from fedsec.plan import FederationPlan
 
 Allow: TypeAlias = Callable[[FederationPlan], None]
@@ -35,6 +35,8 @@ def guard(
     allow: Allow,
     identity: Identity | None = None,
     private: NodePrivacy | None = None,
+    *,
+    keep: Keep = kept_by_runtime,
 ) -> Mod:
     """Returns the mod of one run; it keeps count, so make one per run and process.
 
@@ -47,6 +49,8 @@ def guard(
         allow: Asked again for every message, since a site's policy may change during a run.
         identity: Who this node is in secure sums.
         private: The node's half of the plan's privacy.
+        keep: Has ``context.state`` outlive the process; called when a turn of a secure sum is
+            taken. What else was asked for is known to this process alone.
 
     Raises:
         ConfigError: The plan has [secure_aggregation] or [privacy]; this node has no part in it.
@@ -55,7 +59,7 @@ def guard(
         raise ConfigError("the plan has [privacy]; give the guard this node's half of it")
     asked: Asked = {}
     before = None if private is None else private.before_vector
-    secure = secure_node(plan, identity, before_vector=before)
+    secure = secure_node(plan, identity, keep, before_vector=before)
 
     def defence_mod(message: Message, context: Context, app: ClientAppCallable) -> Message:
         """Returns the app's reply; raises where the message is not what the plan announced."""

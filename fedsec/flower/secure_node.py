@@ -6,7 +6,8 @@
 
 Keys, seeds and the coded update are kept in `Turns`: on fedsec's node in the worker's memory, until
 the sum's last stage or the next round. What outlives the process is the number of the last turn, in
-``context.state``: no turn begins twice, whatever the coordinator says.
+``context.state``, kept before the app runs: no turn begins twice, whatever the coordinator says and
+however the app ends.
 """
 
 import os
@@ -44,7 +45,14 @@ from fedsec.secagg.parameters import Minima
 Code: TypeAlias = Callable[[Message, Message, Heading], tuple[SumForm, Words]]
 """From what an app was asked, and what it answered, to the words that are added up."""
 
+Keep: TypeAlias = Callable[[Context], None]
+"""Has ``context.state`` outlive this process; returns when it does, else raises."""
+
 _ROUND, _ATTEMPT = "round", "attempt"
+
+
+def kept_by_runtime(_context: Context) -> None:
+    """Leaves it to Flower's runtime, which stores it when an app raises, too; not when killed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +117,7 @@ class SecureNode:
         turns: Where secrets lie between stages.
         before_vector: Called with the heading when a masked vector is about to leave, and with no
             other: pays for it, or raises.
+        keep: Called when a turn is taken, before the app runs.
 
     Raises:
         PolicyRefusal: The plan allows more attempts at a round than the site does.
@@ -122,6 +131,7 @@ class SecureNode:
         turns: Turns,
         *,
         before_vector: Callable[[Heading], None] | None = None,
+        keep: Keep = kept_by_runtime,
     ) -> None:
         identity.minima.check_attempts(plan.round.attempts)
         self._plan = plan
@@ -129,6 +139,7 @@ class SecureNode:
         self._code = code
         self._turns = turns
         self._before_vector = before_vector
+        self._keep = keep
         self._groups = GroupNode(plan)
 
     def __call__(self, message: Message, context: Context, app: ClientAppCallable) -> Message:
@@ -190,6 +201,8 @@ class SecureNode:
         mine = self._groups.group(context)
         self._turns.put(context, None)  # whatever was under way is over
         _take_turn(context, heading)
+        # Now, since a model can be made to fail on certain records alone, and be sent again
+        self._keep(context)
         without = {name: record for name, record in message.content.items() if name != SECAGG}
         message.content = RecordDict(without)
         asked = digest_of(message.content)  # before the app may write to it
@@ -225,6 +238,7 @@ class SecureNode:
 def secure_node(
     plan: FederationPlan,
     identity: Identity | None,
+    keep: Keep = kept_by_runtime,
     *,
     before_vector: Callable[[Heading], None] | None = None,
 ) -> SecureNode | None:
@@ -238,7 +252,8 @@ def secure_node(
         return None
     if identity is None:
         raise ConfigError("the plan demands secure aggregation; this node has no signing key")
-    return SecureNode(plan, identity, coding(plan), MemoryTurns(), before_vector=before_vector)
+    code, turns = coding(plan), MemoryTurns()
+    return SecureNode(plan, identity, code, turns, before_vector=before_vector, keep=keep)
 
 
 def coding(plan: FederationPlan) -> Code:

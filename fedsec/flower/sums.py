@@ -93,7 +93,8 @@ class SumForm:
 
         Args:
             update: (d,), finite.
-            metrics: Examples, of which at most `max_weight` count; values, each kept to its range.
+            metrics: Examples, of which at most `max_weight` count; values, each kept to its range,
+                one that is NaN as its middle.
             source: Of the chance in rounding and noise.
 
         Raises:
@@ -110,7 +111,8 @@ class SumForm:
             words[size] = min(metrics.examples, self.max_weight)
         start = self.length - len(self.figures)
         for place, (name, (low, high)) in enumerate(self.figures.items(), start):
-            value = min(max(_figure(metrics, name), low), high)
+            value = _figure(metrics, name)
+            value = (low + high) / 2 if math.isnan(value) else min(max(value, low), high)
             coded = (value - low) / (high - low) * share * self._steps
             words[place] = min(int(coded + source.uniforms(1)[0]), self._steps)
         return words

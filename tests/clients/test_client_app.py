@@ -9,7 +9,7 @@ import torch
 from flwr.app import Context, Message, RecordDict
 
 from fedsec.errors import ConfigError, ProtocolError, StateError
-from fedsec.flower.messages import instruction, read_evaluate_reply, read_train_reply
+from fedsec.flower.messages import LARGEST, instruction, read_evaluate_reply, read_train_reply
 from fedsec.flwr_compat import become
 from fedsec.plan import FederationPlan
 from fedsec.tasks import digits
@@ -178,10 +178,68 @@ def test_training_that_diverges_is_an_error_and_not_an_update() -> None:
         app(message(), context(plan=wild.replace("proximal_mu = 0.1", "proximal_mu = 1000.0")))
 
 
-@pytest.mark.parametrize("model", ["local", "central"])
-def test_under_privacy_training_that_diverges_tells_nothing(model: str) -> None:
-    """A hostile model may diverge on certain records alone; then a zero is noised like the rest."""
+PRIVATE = (
+    '[privacy]\nmodel = "{}"\nepsilon = 50.0\ndelta = 1e-5\nclip = 1.0\nnoise_multiplier = 1.0\n'
+)
+SECURE = '[nodes]\nmin_available = 5\n[secure_aggregation]\nmode = "semi-honest"\nclip = 1.0\n'
+
+
+@pytest.mark.parametrize("hidden", [PRIVATE.format("local"), PRIVATE.format("central"), SECURE])
+def test_where_updates_are_hidden_training_that_diverges_tells_nothing(hidden: str) -> None:
+    """A hostile model may diverge on certain records alone; then a zero goes the way of the rest."""
     wild = PLAN.replace("proximal_mu = 0.1", "proximal_mu = 1000.0\nlearning_rate = 1000.0")
-    private = f'[privacy]\nmodel = "{model}"\nepsilon = 50.0\ndelta = 1e-5\nclip = 1.0\n'
-    reply = app(message(), context(plan=f"{wild}{private}noise_multiplier = 1.0\n"))
+    reply = app(message(), context(plan=wild + hidden))
     assert not update_of(reply).any()
+
+
+def test_in_a_secure_sum_a_loss_that_is_not_finite_is_a_large_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def diverging(*_: object) -> float:
+        return float("nan")
+
+    monkeypatch.setattr("fedsec_client.client_app.local_training", lambda _training: diverging)
+    row = np.empty(SIZE, np.float32)
+    reply = app(message(), context(plan=PLAN + SECURE))
+    assert read_train_reply("7", reply.content, row).values["train-loss"] == LARGEST
+
+
+TABLE = """
+schema = 1
+name = "a test"
+[task]
+name = "breast-cancer"
+options = { model = "logistic" }
+[training]
+rounds = 3
+"""
+BIOPSIES = '{"connector": "breast-cancer", "partition": 0, "partitions": 3}'
+CRAFTED = {
+    "0.weight": np.outer([1, 0], np.full(30, 3e38)).astype(np.float32),
+    "0.bias": np.zeros(2, np.float32),
+}
+"""Finite, but what it says of class 0 is inf - inf on some records."""
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of sums of NaN, on the way to the error
+@pytest.mark.parametrize("privacy", ["local", "central"])
+def test_figures_that_cannot_be_computed_are_missing_and_no_failure(privacy: str) -> None:
+    told = "metrics = { auc = [0.0, 1.0], accuracy = [0.0, 1.0] }\n"
+    at = context(
+        plan=TABLE + PRIVATE.format(privacy) + told,
+        node_config={"fedsec-data": BIOPSIES},
+    )
+    reply = app(message(arrays=CRAFTED), at)
+    metrics = read_train_reply("7", reply.content, np.empty(62, np.float32))
+    assert set(metrics.values) == {"train-loss"}
+    sound = {name: np.zeros_like(array) for name, array in CRAFTED.items()}
+    reply = app(message(arrays=sound), at)
+    metrics = read_train_reply("7", reply.content, np.empty(62, np.float32))
+    assert set(metrics.values) == {"train-loss", "auc", "accuracy"}
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_without_privacy_an_evaluation_that_fails_is_an_error() -> None:
+    at = context(plan=TABLE, node_config={"fedsec-data": BIOPSIES})
+    with pytest.raises(ValueError, match="Input contains"):
+        app(message("evaluate", arrays=CRAFTED), at)

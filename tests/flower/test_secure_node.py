@@ -1,6 +1,7 @@
 """The node's half around an app: what a coordinator may not have it do."""
 
 from collections.abc import Callable
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -13,11 +14,12 @@ from fedsec.flower.messages import Heading, instruction
 from fedsec.flower.mod import guard
 from fedsec.flower.node_privacy import NodePrivacy, unchanged
 from fedsec.flower.secure_messages import SECAGG, Stage, request, with_stage
+from fedsec.flower.secure_node import Identity
 from fedsec.flwr_compat import become, set_message_id
 from fedsec.plan import FederationPlan
 from fedsec.secagg.parameters import Minima
-from tests.flower.fakes import answering
-from tests.flower.secure import guarded, secure_plan
+from tests.flower.fakes import answering, raising
+from tests.flower.secure import guarded, secure_plan, signer
 
 PLAN = secure_plan()
 NODE = 100
@@ -64,6 +66,29 @@ def test_a_turn_begins_once_even_in_another_process() -> None:
                 app(ask(with_stage(train(round_number, attempt))), context)
         if fresh == 1:
             app(ask(with_stage(train(2, 2))), context)
+
+
+def test_a_turn_is_kept_before_the_app_runs_so_that_a_failed_one_is_not_begun_again() -> None:
+    """Else a model that fails on certain records alone could be sent without end, to tell them."""
+    disk: list[RecordDict] = []
+
+    def ask_a_fresh_process(app: ClientAppCallable, attempt: int = 1) -> Message:
+        context = node_contexts(1, {})[NODE]
+        context.state = deepcopy(disk[-1]) if disk else RecordDict()
+        mod = guard(
+            PLAN,
+            lambda _plan: None,
+            Identity(signer(NODE)),
+            keep=lambda kept: disk.append(deepcopy(kept.state)),
+        )
+        return mod(ask(with_stage(train(attempt=attempt))), context, app)
+
+    with pytest.raises(ValueError, match="certain records"):
+        ask_a_fresh_process(raising(ValueError("certain records")))
+    with pytest.raises(PolicyRefusal, match="a secure sum is made once"):
+        ask_a_fresh_process(raising(ValueError("certain records")))
+    assert len(disk) == 1
+    assert ask_a_fresh_process(answering([1.0, 2.0, 3.0]), attempt=2).has_content()
 
 
 @pytest.mark.parametrize("stage", [Stage.NONCE, Stage.SHARES, Stage.VECTOR, Stage.REVEAL])
