@@ -127,7 +127,7 @@ def _fit(plan: FederationPlan, bench: "Bench", examples: Examples, seed: int) ->
     training, privacy = plan.learning[1], plan.privacy
     if privacy is None or privacy.model != "example":
         loss = local_training(training)(bench.task, bench.model, examples, seed)
-        return loss if privacy is None else 0.0
+        return loss if privacy is None or TRAIN_LOSS in (privacy.metrics or ()) else 0.0
     private_training(training, privacy)(bench.task, bench.model, examples, seed, Keystream())
     return 0.0
 

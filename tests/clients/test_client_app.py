@@ -192,6 +192,20 @@ def test_where_updates_are_hidden_training_that_diverges_tells_nothing(hidden: s
     assert not update_of(reply).any()
 
 
+@pytest.mark.parametrize("model", ["local", "central"])
+def test_under_privacy_the_loss_is_told_to_the_guard_where_the_plan_asks_for_it(model: str) -> None:
+    def loss_of(private: str) -> float:
+        reply = app(message(), context(plan=PLAN + private))
+        row = np.empty(SIZE, np.float32)
+        return read_train_reply("7", reply.content, row).values["train-loss"]
+
+    told = loss_of("")
+    assert told > 0
+    assert loss_of(PRIVATE.format(model) + "metrics = { train-loss = [0.0, 5.0] }\n") == told
+    assert loss_of(PRIVATE.format(model)) == 0
+    assert loss_of(PRIVATE.format(model) + "metrics = { num-examples = [0, 500] }\n") == 0
+
+
 def test_in_a_secure_sum_a_loss_that_is_not_finite_is_a_large_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
