@@ -88,23 +88,19 @@ def main() -> None:
 
 def beside_unary(case: str, wire: Mapping[str, list[float]]) -> Iterator[common.Result]:
     """Yields the rate of the wire alone, and what it costs, beside one call of gRPC."""
-    name = f"grpcio {version('grpcio')} unary call"
-    yield common.compare(
-        f"{case}, agent -> coordinator",
-        "rate",
-        "MB/s",
-        ours=wire["store"],
-        peer=wire["unary"],
-        peer_name=name,
+    told: tuple[tuple[str, str, common.Metric, str], ...] = (
+        ("", "", "rate", "MB/s"),
+        ("_cpu", ", both ends, for each GB", "cpu_time", "s"),
     )
-    yield common.compare(
-        f"{case}, agent -> coordinator, both ends, for each GB",
-        "cpu_time",
-        "s",
-        ours=wire["store_cpu"],
-        peer=wire["unary_cpu"],
-        peer_name=name,
-    )
+    for key, words, metric, unit in told:
+        yield common.compare(
+            f"{case}, agent -> coordinator{words}",
+            metric,
+            unit,
+            ours=wire[f"store{key}"],
+            peer=wire[f"unary{key}"],
+            peer_name=f"grpcio {version('grpcio')} unary call",
+        )
 
 
 def within_limit(case: str, memory: Mapping[str, float]) -> Iterator[common.Result]:

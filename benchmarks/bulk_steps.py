@@ -73,6 +73,12 @@ def at_the_run_process(array: NDArray[np.float32], blob: Blob) -> Iterator[Step]
         "by way of Flower's Array",
         by_npy,
     )
+    yield (
+        "run process: the same, written all over",
+        lambda: np.add(mine := ReceivedArray(body, blob.own_view()).numpy(), 1, out=mine),
+        "a copy, written all over",
+        lambda: np.add(mine := body.array().copy(), 1, out=mine),
+    )
 
 
 def check_one_by_one(manifest: Manifest, view: memoryview) -> None:

@@ -60,11 +60,13 @@ class ReceivedArray(Array):
         held = self._held
         if isinstance(held, Body):
             held = self._held = b"".join((held.header, held.view))
+            self._own.clear()  # else it would keep what came
         return held
 
     @data.setter
     def data(self, data: bytes) -> None:
         self._held = data
+        self._own.clear()
 
     @property
     def body(self) -> Body | None:

@@ -138,6 +138,14 @@ def test_one_numpy_array_is_what_came_itself_and_nobody_else_sees_what_is_writte
     np.testing.assert_array_equal(first, numbers + 1)
 
 
+def test_who_asks_for_the_bytes_does_not_keep_the_content_too() -> None:
+    for use in (lambda a: a.data, lambda a: setattr(a, "data", Array(NUMBERS).data)):
+        array = over_a_blob(np.zeros(1 << 19, np.float32))
+        assert array._own  # type: ignore[attr-defined]
+        use(array)
+        assert not array._own  # type: ignore[attr-defined]
+
+
 def test_an_array_that_is_little_of_what_came_does_not_keep_all_of_it() -> None:
     large, larger = np.zeros(1 << 18, np.float32), np.zeros(1 << 20, np.float32)
     assert not over_a_blob(larger, large).numpy().flags.owndata

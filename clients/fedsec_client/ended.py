@@ -27,21 +27,22 @@ class EndedRuns:
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / FILE_NAME
-        self._known = self._read()
+        self._known = self._written = self._read()
 
     def __contains__(self, run_id: int) -> bool:
         return run_id in self._known
 
     def add(self, run_ids: Iterable[int]) -> bool:
         """Writes down that runs are over; says whether that is on the disk."""
-        known = self._known.union(run_ids)
-        if known == self._known:
+        self._known = self._known.union(run_ids)
+        if self._known == self._written:
             return True
-        self._known = known
+        lines = (f"{each}\n" for each in sorted(self._known))
         try:
-            write_private(self._path, "".join(f"{each}\n" for each in sorted(known)).encode())
+            write_private(self._path, "".join(lines).encode())
         except (FedsecError, OSError):
             return False
+        self._written = self._known
         return True
 
     def _read(self) -> frozenset[int]:

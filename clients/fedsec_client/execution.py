@@ -145,7 +145,7 @@ class Execution:
         identity = _identity(start, site)
         private = open_privacy(plan, site, context, Path(start.state_directory))
         mod = guard(plan, _agreed, identity, private, keep=partial(_keep, state_file))
-        withheld = plan.privacy is not None
+        withheld = plan.privacy is not None or plan.secure_aggregation is not None
         return cls(app, mod, context, state_file, site, withheld=withheld)
 
     def serve_one(self, agent: LocalSocket, instruction: Header, descriptors: list[int]) -> None:
@@ -211,7 +211,8 @@ class Execution:
             if _is_about_memory(error):
                 raise self._out_of_memory(error) from error
             if self._withheld and not isinstance(error, FedsecError):
-                raise _app_failed("why is in worker.log; with [privacy] it stays there") from error
+                kept = "with [privacy] or [secure_aggregation] it stays there"
+                raise _app_failed(f"why is in worker.log; {kept}") from error
             raise _app_failed(describe(error, 1)) from error
 
     def _out_of_memory(self, error: BaseException) -> _RejectedError:

@@ -59,7 +59,7 @@ def guard(
         raise ConfigError("the plan has [privacy]; give the guard this node's half of it")
     asked: Asked = {}
     before = None if private is None else private.before_vector
-    secure = secure_node(plan, identity, keep, before_vector=before)
+    secure = secure_node(plan, identity, before_vector=before, keep=keep)
 
     def defence_mod(message: Message, context: Context, app: ClientAppCallable) -> Message:
         """Returns the app's reply; raises where the message is not what the plan announced."""

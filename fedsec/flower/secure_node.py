@@ -238,9 +238,9 @@ class SecureNode:
 def secure_node(
     plan: FederationPlan,
     identity: Identity | None,
-    keep: Keep = kept_by_runtime,
     *,
     before_vector: Callable[[Heading], None] | None = None,
+    keep: Keep = kept_by_runtime,
 ) -> SecureNode | None:
     """Returns what takes part in a run's secure sums; None where there are none.
 

@@ -36,7 +36,13 @@ def test_what_cannot_be_written_down_is_said(directory: Path) -> None:
     if os.access(directory, os.W_OK):  # root writes everywhere
         (directory / FILE_NAME).mkdir()
     assert not ended.add([7])
+    assert not ended.add([7])  # it is no more on the disk than before
     assert 7 in ended  # as long as this agent lives
+    directory.chmod(0o700)
+    if (directory / FILE_NAME).is_dir():
+        (directory / FILE_NAME).rmdir()
+    assert ended.add([])  # what is owed to the disk is made up for
+    assert 7 in EndedRuns(directory)
 
 
 def test_a_damaged_file_is_refused_by_name(directory: Path) -> None:

@@ -35,6 +35,21 @@ clip = 1.0
 """
 
 
+SECURE = """
+schema = 1
+name = "secure"
+[task]
+name = "digits"
+[training]
+rounds = 5
+[nodes]
+min_available = 5
+[secure_aggregation]
+mode = "semi-honest"
+clip = 1.0
+"""
+
+
 @pytest.fixture(autouse=True)
 def _own_identity(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_run_id", "_node_id", "_task_id"):
@@ -83,13 +98,20 @@ def test_a_plan_that_costs_more_than_it_says_is_refused(tmp_path: Path, model: s
     assert Execution.load(start(tmp_path, 3, PRIVATE.format(model=model, epsilon=50.0)))
 
 
-@pytest.mark.parametrize(("plan", "leaves"), [(EXAMPLE, True), (PRIVATE, False)])
-def test_an_exception_s_text_stays_under_privacy(
+@pytest.mark.parametrize(
+    ("plan", "leaves"),
+    [
+        (EXAMPLE, True),
+        (PRIVATE.format(model="central", epsilon=50.0), False),
+        (SECURE, False),
+    ],
+)
+def test_an_exception_s_text_stays_where_the_plan_hides_updates(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], plan: str, *, leaves: bool
 ) -> None:
-    if not leaves:
-        plan = plan.format(model="central", epsilon=50.0)
-    execution = Execution.load(start(tmp_path, 3, plan))
+    asked = start(tmp_path, 3, plan)
+    asked.signing_key = bytes(range(32))
+    execution = Execution.load(asked)
 
     def failing(*_: object) -> None:
         raise IndexError("Target 17 is out of bounds.")

@@ -23,6 +23,7 @@ from fedsec_client.settings import PrivacyBudget
 from fedsec_client.site import BUILT_IN_CLIENT, DATA_KEY, Site
 from tests.clients.coordinator import NODE_ID, RUN_ID
 from tests.clients.orders import encoded
+from tests.clients.test_client_app import CRAFTED
 from tests.flower.fakes import raising
 
 PLAN = """
@@ -47,8 +48,6 @@ clip = 1.0
 metrics = { auc = [0.0, 1.0] }
 """
 ARRAYS = {"0.weight": np.zeros((2, 30), np.float32), "0.bias": np.zeros(2, np.float32)}
-CRAFTED = ARRAYS | {"0.weight": np.outer([1, 0], np.full(30, 3e38)).astype(np.float32)}
-"""Finite, but what it says of class 0 is inf - inf on some records."""
 
 
 @pytest.fixture(autouse=True)
