@@ -36,6 +36,7 @@ from tests.end_to_end.attackrig import (
 )
 from tests.pki import BAD_NODES, forge
 from tests.server.coordinatorrig import Holder, make_place
+from tests.timing import at_once
 from tests.wire.gated import refused, run, stream, unary
 from tests.wire.raw_http2 import call_with
 
@@ -148,8 +149,8 @@ def test_commands_by_who_may_not_give_them(tmp_path: Path, role: Role) -> None:
 def test_a_certificate_expires_under_an_open_session_and_upload(tmp_path: Path) -> None:
     """12: both end at the moment of expiry, and the same connection gets no further call."""
 
-    async def main() -> None:
-        async with siege(tmp_path) as here:
+    async def main(attempt: int) -> float:
+        async with siege(tmp_path / f"{attempt}") as here:
             holder = brief(here.place, here.holders["evil"], 3.0)
             here.holders["evil"] = holder
             evil = await here.ready("evil")
@@ -158,8 +159,8 @@ def test_a_certificate_expires_under_an_open_session_and_upload(tmp_path: Path) 
             end = x509.load_pem_x509_certificate(holder.chain_pem).not_valid_after_utc
             for call in (upload, evil.call):
                 status, details = await refused(read_to_end(call))
-                late = datetime.now(UTC) - end
-                assert timedelta(0) <= late < timedelta(seconds=AT_ONCE_S)
+                late = (datetime.now(UTC) - end).total_seconds()
+                assert late >= 0
                 assert status is UNAUTHENTICATED
                 assert details.startswith("expired: ")
             status, details = await refused(unary(evil.channel, RENEW))
@@ -171,15 +172,16 @@ def test_a_certificate_expires_under_an_open_session_and_upload(tmp_path: Path) 
             # an old certificate renews nothing over a new connection either: TLS refuses it
             again = here.channel("fleet", holder)
             assert (await refused(unary(again, RENEW)))[0] is UNAVAILABLE
+        return late
 
-    run(main())
+    run(at_once(main, AT_ONCE_S), 60)
 
 
 def test_a_node_is_revoked_in_mid_upload(tmp_path: Path) -> None:
     """13: all of its streams end within a second; the other node's upload goes through."""
 
-    async def main() -> None:
-        async with siege(tmp_path) as here:
+    async def main(attempt: int) -> float:
+        async with siege(tmp_path / f"{attempt}") as here:
             evil, good = await here.ready("evil"), here.good
             bad, fine = here.push(evil), here.push(good)
             uploads = [
@@ -192,7 +194,7 @@ def test_a_node_is_revoked_in_mid_upload(tmp_path: Path) -> None:
                 status, details = await refused(read_to_end(call))
                 assert status is UNAUTHENTICATED
                 assert details.startswith("revoked: ")
-            assert time.monotonic() - started < AT_ONCE_S
+            took = time.monotonic() - started
             failure = await here.reply_to(bad)
             assert failure.failure.reason == "node evil was revoked"
             for start in (CHUNK_BYTES, 2 * CHUNK_BYTES):
@@ -211,8 +213,9 @@ def test_a_node_is_revoked_in_mid_upload(tmp_path: Path) -> None:
             event = await here.refused_for("revoked", method=RENEW)
             assert event.subject == evil.record.spiffe_id
             await here.logged("node-revoked", name="evil", reason="a test")
+        return took
 
-    run(main())
+    run(at_once(main, AT_ONCE_S), 60)
 
 
 async def begin_upload(

@@ -29,6 +29,7 @@ from tests.end_to_end import pulls
 from tests.server.commandrig import MAIN
 from tests.server.coordinatorrig import PASSPHRASE, Place, make_place
 from tests.server.fleetrig import ScriptedNode
+from tests.timing import at_once
 from tests.wire.gated import refused, run, unary
 
 RENEW = "/fedsec.v1.Fleet/Renew"
@@ -173,10 +174,10 @@ def test_a_stolen_ca_is_out_within_a_second_and_another_kind_is_not_touched(
     tmp_path: Path,
 ) -> None:
     """14: the nodes' CA goes at once, with every node that it certified; people go on."""
-    place = make_place(tmp_path)
-    (north, holder), (south, other) = place.enrol("north"), place.enrol("south")
 
-    async def main() -> None:
+    async def main(attempt: int) -> float:
+        place = make_place(tmp_path / f"{attempt}")
+        (north, holder), (south, other) = place.enrol("north"), place.enrol("south")
         async with coordinate(place.layout, os.getpid()) as coordinator:
             nodes = [
                 ScriptedNode(record, place.channel("fleet", each))
@@ -192,7 +193,7 @@ def test_a_stolen_ca_is_out_within_a_second_and_another_kind_is_not_touched(
                 status, details = await ended(node)
                 assert status is grpc.StatusCode.UNAUTHENTICATED
                 assert details.startswith("wrong-issuer: ")
-            assert time.monotonic() - began < 1.0
+            took = time.monotonic() - began
             assert told.fingerprint != place.authorities.nodes.fingerprint
             assert not told.change_ends_at
             async with place.channel("fleet", holder) as again:
@@ -204,24 +205,25 @@ def test_a_stolen_ca_is_out_within_a_second_and_another_kind_is_not_touched(
             assert (await tell(place)).authority  # a person of before
             for node in (*nodes, back):
                 await node.channel.close()
+        found = events(place.layout.database)
+        refusals = [each.detail["code"] for each in found if each.kind == "rpc-refused"]
+        assert refusals.count("wrong-issuer") == 2
+        changed = [each.subject for each in found if each.kind == "authority-changed"]
+        assert changed == ["CA for nodes"]
+        return took
 
-    run(main())
-    found = events(place.layout.database)
-    refusals = [each.detail["code"] for each in found if each.kind == "rpc-refused"]
-    assert refusals.count("wrong-issuer") == 2
-    changed = [each.subject for each in found if each.kind == "authority-changed"]
-    assert changed == ["CA for nodes"]
+    run(at_once(main, 1.0), 60)
 
 
 def test_at_the_end_of_a_change_the_former_ca_goes_by_itself(tmp_path: Path) -> None:
     """14: who still shows a certificate of it is cut off, who has a new one is not disturbed."""
-    place = make_place(tmp_path)
     brief = timedelta(seconds=1.8)  # but what the rig issues lives for hours
-    set_lifetimes(place.layout.settings, brief)
     lives = Lifetimes(node=brief)
-    (north, holder), (south, other) = place.enrol("north"), place.enrol("south")
 
-    async def main() -> None:
+    async def main(attempt: int) -> float:
+        place = make_place(tmp_path / f"{attempt}")
+        set_lifetimes(place.layout.settings, brief)
+        (north, holder), (south, other) = place.enrol("north"), place.enrol("south")
         async with coordinate(place.layout, os.getpid()):
             old = ScriptedNode(north, place.channel("fleet", holder))
             await old.connect()
@@ -235,14 +237,16 @@ def test_at_the_end_of_a_change_the_former_ca_goes_by_itself(tmp_path: Path) -> 
             status, details = await ended(old)
             assert status is grpc.StatusCode.UNAUTHENTICATED
             assert details.startswith("wrong-issuer: ")
-            assert 0 <= time.time() - end < 2.0
+            late = time.time() - end
+            assert late >= 0
             await young.accept(1)
             assert (await refused(unary(young.channel, RENEW)))[1].startswith("malformed: ")
             assert not place.layout.issuer_certificate(Kind.NODE, ".former").exists()
             for node in (old, young):
                 await node.channel.close()
+        return late
 
-    run(main())
+    run(at_once(main, 2.0), 60)
 
 
 def test_files_that_do_not_fit_leave_everything_as_it_was(tmp_path: Path) -> None:

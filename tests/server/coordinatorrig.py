@@ -196,6 +196,7 @@ class EchoNode(ScriptedNode):
 def make_place(directory: Path) -> Place:
     """Makes a root and a coordinator that listens on any free ports of loopback."""
     now = datetime.now(UTC)
+    directory.mkdir(exist_ok=True)
     directory.chmod(0o700)
     root = directory / "root"
     create_root(root, federation="fed.example", passphrase=PASSPHRASE, now=now)

@@ -21,6 +21,7 @@ from fedsec.wire.call import Call, Method
 from fedsec.wire.channels import open_channel
 from fedsec.wire.credentials import anonymous_credentials, node_credentials
 from tests.pki import SERVER, forge, forge_server, make_pki, node_uri
+from tests.timing import at_once
 from tests.wire.gated import (
     ECHO,
     NODES,
@@ -159,18 +160,19 @@ def test_the_host_name_cannot_be_overridden() -> None:
 
 
 def test_many_silent_connections_keep_nobody_waiting() -> None:
-    async def main() -> None:
+    async def main(_: int) -> float:
         async with gated() as world, undisturbed(world):
             silent = [
                 socket.create_connection(("127.0.0.1", world.listener.port)) for _ in range(100)
             ]
             started = time.monotonic()
             assert await world.ask(None)
-            assert time.monotonic() - started < 1.0
+            took = time.monotonic() - started
             for connection in silent:
                 connection.close()
+        return took
 
-    run(main())
+    run(at_once(main, 1.0))
 
 
 def test_oversize_messages_and_metadata() -> None:

@@ -22,6 +22,7 @@ from fedsec.wire.credentials import node_credentials
 from fedsec.wire.generated import fleet_pb2 as pb
 from fedsec.wire.streams import STORE, UploadLimits, Uploads, encode_chunk, serve_store, store
 from tests.pki import BAD_NODES, Leaf, make_pki
+from tests.timing import at_once
 from tests.wire.gated import (
     ADMIN,
     METHODS,
@@ -149,7 +150,7 @@ async def _sleep_until_expired(leaf: Leaf) -> None:
 def test_expired_on_an_open_connection() -> None:
     """A timer ends the stream at the moment of expiry, and no new call gets in."""
 
-    async def main() -> None:
+    async def main(_: int) -> float:
         async with gated() as world, undisturbed(world):
             brief = world.pki.node(lifetime=timedelta(seconds=2))
             async with world.channel(brief) as channel:
@@ -157,21 +158,23 @@ def test_expired_on_an_open_connection() -> None:
                 await call.write(b"x")
                 assert await call.read() == b"x"
                 status, details = await refused(call.read())
-                late = datetime.now(UTC) - brief.certificate.not_valid_after_utc
+                end = brief.certificate.not_valid_after_utc
+                took = (datetime.now(UTC) - end).total_seconds()
+                assert took >= 0
                 assert status is UNAUTHENTICATED
                 assert details.startswith("expired: ")
-                assert timedelta(0) <= late < timedelta(seconds=AT_ONCE_S)
                 status, details = await refused(unary(channel, WHO.name))
                 assert status is UNAUTHENTICATED
                 assert details.startswith("expired: ")
             assert world.codes() == ["expired", "expired"]
+        return took
 
-    run(main())
+    run(at_once(main, AT_ONCE_S))
 
 
 @pytest.mark.parametrize("what", ["identity", "serial"])
 def test_revoked_in_mid_stream(what: str) -> None:
-    async def main() -> None:
+    async def main(_: int) -> float:
         async with gated() as world, undisturbed(world):
             leaf = world.pki.node()
             async with world.channel(leaf) as channel:
@@ -185,7 +188,7 @@ def test_revoked_in_mid_stream(what: str) -> None:
                 else:
                     world.denylist.deny_serial(leaf.certificate.serial_number)
                 ends = await asyncio.gather(*(refused(call.read()) for call in calls))
-                assert time.monotonic() - started < AT_ONCE_S
+                took = time.monotonic() - started
                 for status, details in ends:
                     assert status is UNAUTHENTICATED
                     assert details.startswith("revoked: node ")
@@ -193,8 +196,9 @@ def test_revoked_in_mid_stream(what: str) -> None:
             # nor on a new connection, which TLS alone would admit
             assert (await refused(world.ask(leaf)))[1].startswith("revoked: ")
             assert set(world.codes()) == {"revoked"}
+        return took
 
-    run(main())
+    run(at_once(main, AT_ONCE_S))
 
 
 def test_revoked_in_mid_upload() -> None:
@@ -212,8 +216,9 @@ def test_revoked_in_mid_upload() -> None:
 
     row = Method(STORE, NODES, handler, long_lived=True)
 
-    async def main() -> None:
+    async def main(_: int) -> float:
         async with gated([*METHODS, row]) as world, undisturbed(world) as good:
+            kept.clear()
             leaf = world.pki.node()
             async with world.channel(leaf) as channel:
                 call = stream(channel, STORE)
@@ -225,7 +230,7 @@ def test_revoked_in_mid_upload() -> None:
                 started = time.monotonic()
                 world.denylist.deny_identity(leaf.spiffe_id)
                 status, details = await refused(call.read())
-                assert time.monotonic() - started < AT_ONCE_S
+                took = time.monotonic() - started
                 assert status is UNAUTHENTICATED
                 assert details.startswith("revoked: ")
             uploads.drop_owner(leaf.spiffe_id)
@@ -234,14 +239,15 @@ def test_revoked_in_mid_upload() -> None:
                 await store(channel, "b" * 32, manifest, memoryview(content))
             assert kept == ["b" * 32]
             assert world.codes() == ["revoked"]
+        return took
 
-    run(main())
+    run(at_once(main, AT_ONCE_S))
 
 
 def test_a_ca_is_removed_live() -> None:
     """Its nodes lose their streams and cannot return; the next CA's nodes come in."""
 
-    async def main() -> None:
+    async def main(_: int) -> float:
         async with gated() as world:
             old = world.pki.node()
             # as after a compromise: another CA of the same federation, for the same kind
@@ -256,15 +262,16 @@ def test_a_ca_is_removed_live() -> None:
                 world.credentials.replace(server.chain_pem, server.key_pem, ca)
                 world.gate.replace_issuers(ca)
                 status, details = await refused(call.read())
-                assert time.monotonic() - started < AT_ONCE_S
+                took = time.monotonic() - started
                 assert status is UNAUTHENTICATED
                 assert details.startswith("wrong-issuer: ")
                 assert (await refused(unary(channel, WHO.name)))[0] is UNAUTHENTICATED
             assert (await refused(world.ask(old)))[0] is UNAVAILABLE
             assert await world.ask(renewed.node())
             assert world.codes() == ["wrong-issuer", "wrong-issuer"]
+        return took
 
-    run(main())
+    run(at_once(main, AT_ONCE_S))
 
 
 def test_when_a_former_ca_goes_only_its_own_streams_end() -> None:
