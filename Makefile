@@ -1,4 +1,5 @@
 # `make demo` and `make test` do all their own set-up, in .venv. Needs Python >= 3.11 and make.
+# pip compiles on one processor, and the tests of each package too: compileall takes a third of it.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -17,8 +18,9 @@ $(READY): pyproject.toml constraints.txt
 	  { echo "fedsec needs Python >= 3.11; say which with: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@echo "Setting up $(VENV) (once; a few minutes)"
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
-	@$(PIP) install -c constraints.txt hatchling editables
-	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[dev]'
+	@$(PIP) install --no-compile -c constraints.txt hatchling editables
+	@$(PIP) install --no-compile -c constraints.txt --no-build-isolation -e '.[dev]'
+	@$(BIN)/python -m compileall -q -j 0 -x '/tests?/' $(VENV)/lib >/dev/null || true  # some are for newer Pythons
 	@touch $@
 
 demo: $(READY)  ## the three defences in one round: a real fleet, some of it poisoned, and what each buys

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -43,14 +43,14 @@ class Rows:
     Attributes:
         source: The matrix, or the rows.
         used: Places in `source` of the rows that are read (n,).
-        zeroed: Which of the n are read as zeros (n,).
+        zeroed: Which of the n are read as zeros (n,); None: none is.
         size: d.
         dtype: Of what comes back to the caller.
     """
 
     source: Updates
     used: NDArray[np.intp]
-    zeroed: NDArray[np.bool_]
+    zeroed: NDArray[np.bool_] | None
     size: int
     dtype: np.dtype[Any]
 
@@ -67,7 +67,7 @@ class Rows:
         """Whether blocks are views of one matrix, not copies."""
         if not (isinstance(self.source, np.ndarray) and self.source.dtype == self.working):
             return False
-        return len(self.used) == len(self.source) and not self.zeroed.any()
+        return len(self.used) == len(self.source) and self.zeroed is None
 
     def block(self, columns: slice) -> Block:
         """Returns the columns (n, width); do not write to it."""
@@ -75,28 +75,35 @@ class Rows:
             whole = len(self.used) == len(self.source)
             found = self.source[:, columns] if whole else self.source[self.used, columns]
             block = found.astype(self.working, copy=False)
-            if self.zeroed.any():
+            if self.zeroed is not None:
                 block = block.copy()
                 block[self.zeroed] = 0
             return block
         width = len(range(*columns.indices(self.size)))
         block = np.zeros((len(self), width), self.working)
-        for place in np.flatnonzero(~self.zeroed):  # a zeroed row may have any shape
+        for place in self._read():
             block[place] = self.source[self.used[place]][columns]
         return block
 
     def columns(self, places: NDArray[np.intp]) -> NDArray[np.float64]:
         """Returns some columns (n, len(places)), in float64."""
         found = np.zeros((len(self), len(places)))
-        for place in np.flatnonzero(~self.zeroed):
+        for place in self._read():
             found[place] = self.source[self.used[place]][places]
         return found
 
     def without(self, bad: NDArray[np.bool_], *, zero: bool) -> "Rows":
         """Returns the rows less the `bad` ones (n,), or with zeros in their place."""
+        if not bad.any():
+            return self
+        zeroed = self.zeroed
         if zero:
-            return replace(self, zeroed=self.zeroed | bad)
-        return replace(self, used=self.used[~bad], zeroed=self.zeroed[~bad])
+            return replace(self, zeroed=bad if zeroed is None else zeroed | bad)
+        return replace(self, used=self.used[~bad], zeroed=None if zeroed is None else zeroed[~bad])
+
+    def _read(self) -> NDArray[np.intp]:
+        """Returns the places among the n that are not zeroed: a zeroed row may have any shape."""
+        return np.arange(len(self)) if self.zeroed is None else np.flatnonzero(~self.zeroed)
 
     def width(self, copies: int = 1) -> int:
         """Returns how many columns make a good block where `copies` of it are worked on."""
@@ -136,7 +143,7 @@ def open_rows(updates: Updates, *, zero: bool) -> tuple[Rows, dict[int, str]]:
 
 
 def _rows(source: Updates, used: NDArray[np.intp], size: int, dtype: np.dtype[Any]) -> Rows:
-    return Rows(source, used, np.zeros(len(used), np.bool_), size, dtype)
+    return Rows(source, used, None, size, dtype)
 
 
 def _form(row: Row) -> tuple[tuple[int, ...], str]:
@@ -179,11 +186,7 @@ def sweep(
         threads: >= 1.
         every: Looks at each so many-th block only.
     """
-
-    def quiet(columns: slice) -> T:
-        with np.errstate(all="ignore"):  # overflow is looked for in the results
-            return work(columns)
-
+    quiet = partial(_quietly, work)
     blocks = [slice(start, min(start + width, size)) for start in range(0, size, width * every)]
     with _one_blas_thread():
         if threads == 1 or len(blocks) == 1:
@@ -193,6 +196,17 @@ def sweep(
             # A batch at a time bounds how many results wait for their turn.
             for start in range(0, len(blocks), 4 * threads):
                 yield from pool.map(quiet, blocks[start : start + 4 * threads])
+
+
+def at_once(work: Callable[[slice], T], size: int) -> T:
+    """Returns what `work` returns for all columns as one block; see `sweep`."""
+    with _one_blas_thread():
+        return _quietly(work, slice(0, size))
+
+
+def _quietly(work: Callable[[slice], T], columns: slice) -> T:
+    with np.errstate(all="ignore"):  # overflow is looked for in the results
+        return work(columns)
 
 
 def _one_blas_thread() -> AbstractContextManager[object]:
@@ -252,7 +266,7 @@ def _squares_of(rows: Rows, some: slice) -> NDArray[np.float64]:
 
 def _square_of(rows: Rows, row: int) -> float:
     """Sums in the working dtype within chunks, in float64 across them."""
-    if rows.zeroed[row]:
+    if rows.zeroed is not None and rows.zeroed[row]:
         return 0.0
     whole = rows.source[rows.used[row]]
     total = 0.0
@@ -264,7 +278,7 @@ def _square_of(rows: Rows, row: int) -> float:
 
 def _square(rows: Rows, row: int) -> float:
     """Sums in float64; NaN where an entry is not finite or `HUGE`."""
-    if rows.zeroed[row]:
+    if rows.zeroed is not None and rows.zeroed[row]:
         return 0.0
     whole = rows.source[rows.used[row]]
     total = 0.0

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsec.robust.aggregate import Doubles
-from fedsec.robust.blocks import Block, Rows, Scratch, sweep
+from fedsec.robust.blocks import Block, Rows, Scratch, at_once, sweep
 
 _LONG = 1 << 17  # columns
 
@@ -94,5 +94,8 @@ def _product(rows: Rows, matrix: Doubles, out: NDArray[Any], width: int, threads
         else:
             out[..., columns] = factors @ block
 
+    if rows.size <= width:
+        at_once(part, rows.size)
+        return
     for _ in sweep(rows.size, width, part, threads):
         pass
