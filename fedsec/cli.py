@@ -19,6 +19,7 @@ import typer
 import typer.core
 from typer.main import get_command
 
+from fedsec import __version__
 from fedsec.console import examples, safe, warn
 from fedsec.errors import FedsecError
 
@@ -182,8 +183,14 @@ def _add_root_options(tree: CommandTree) -> None:
         debug: Annotated[
             bool, typer.Option("--debug", help="Show where in the program an error arose.")
         ] = False,
+        version: Annotated[
+            bool, typer.Option("--version", help="Print fedsec's version; see `fedsec version`.")
+        ] = False,
     ) -> None:
         tree.debug = debug
+        if version:
+            typer.echo(f"fedsec {__version__}")
+            raise typer.Exit
         if context.invoked_subcommand is None:
             typer.echo(context.get_help())
 

@@ -54,7 +54,16 @@ def examine(directory: Path, *, now: datetime, timeout_s: float = TIMEOUT_S) -> 
     if any(each.check == "certificates" and each.state is State.FAILED for each in network):
         # TLS has shown both sides, and knows better than our clock alone
         found = [each for each in found if each.check != "certificate"]
-    return [*found, *network, _clock(enrolment)]
+    return [*found, *network, _agent(directory), _clock(enrolment)]
+
+
+def _agent(directory: Path) -> Finding:
+    if is_running(directory):
+        return Finding("agent", State.OK, detail="it is running")
+    advice = f"Start it: fedsec node start {directory}"
+    return Finding(
+        "agent", State.NOTE, detail="it is not running: no run reaches this node", advice=advice
+    )
 
 
 def _network(enrolment: Enrolment, *, now: datetime, timeout_s: float) -> list[Finding]:
@@ -103,7 +112,7 @@ async def _admission(enrolment: Enrolment, timeout_s: float) -> list[Finding]:
 
 
 async def _ask(channel: grpc.aio.Channel) -> None:
-    """Asks for content that does not exist: whoever is told so was admitted.
+    """Asks for content of no run: whoever gets none was admitted.
 
     Raises:
         LinkLostError: The coordinator does not admit this node, or is no coordinator.

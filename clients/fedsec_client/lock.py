@@ -29,7 +29,10 @@ def locked(directory: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             holder = os.read(descriptor, 20).decode("ascii", "replace").strip() or "unknown"
-            raise StateError(f"an agent runs in {directory} already, as process {holder}") from None
+            raise StateError(
+                f"an agent runs in {directory} already, as process {holder}; "
+                "stop that one first, or leave it to its work"
+            ) from None
         try:
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"{os.getpid()}\n".encode())

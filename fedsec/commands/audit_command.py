@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
@@ -10,9 +10,10 @@ import typer
 from fedsec.commands.plans import read_plan
 from fedsec.console import Json, emit_json, say, show, table
 from fedsec.errors import ConfigError
-from fedsec.flower.audited import mechanism_of
-from fedsec.flower.auditing import CONFIDENCE, Canaries, Measured, Planting, measure
 from fedsec.privacy.audit import MIN_SIZE
+
+if TYPE_CHECKING:
+    from fedsec.flower.auditing import Canaries, Measured
 
 FAILED = 1
 MAX_ROUNDS = 10
@@ -43,6 +44,9 @@ def audit(
     as_json: Json = False,
 ) -> None:
     """Try to break a plan's privacy: measure its noise, and find canaries in what it releases."""
+    from fedsec.flower.audited import mechanism_of  # noqa: PLC0415 - loads torch and opacus
+    from fedsec.flower.auditing import CONFIDENCE, Planting, measure  # noqa: PLC0415 - as above
+
     plan = read_plan(file)
     mechanism = mechanism_of(plan)
     privacy = plan.privacy
@@ -59,14 +63,14 @@ def audit(
         shown = asdict(planted) | {"confidence": CONFIDENCE, "passed": planted.passed}
         emit_json({"noise": found, "canaries": shown, "passed": passed})
     else:
-        _print(measured, planted)
+        _print(measured, planted, CONFIDENCE)
         say("")
         say("Nothing was found." if passed else "The plan is less private than it says.")
     if not passed:
         raise typer.Exit(FAILED)
 
 
-def _print(measured: list[Measured], planted: Canaries) -> None:
+def _print(measured: "list[Measured]", planted: "Canaries", confidence: float) -> None:
     say("Noise over the most that one unit can change:")
     rows = [
         (
@@ -86,7 +90,7 @@ def _print(measured: list[Measured], planted: Canaries) -> None:
         ("claimed epsilon", f"{planted.claimed:.4g}", ""),
         ("estimate", f"{planted.estimate.epsilon:.4g}", "no certificate"),
         ("at least, by chance", f"{planted.estimate.low:.4g}", "estimate less four errors"),
-        ("certified bound", f"{planted.bound:.4g}", f"at {CONFIDENCE:.0%} confidence"),
+        ("certified bound", f"{planted.bound:.4g}", f"at {confidence:.0%} confidence"),
         ("", "ok" if planted.passed else "TOO HIGH", ""),
     ]
     show(table(["", ">epsilon", ""], rounded))

@@ -72,4 +72,6 @@ def _find(directory: Path, run: str) -> Path:
     for each in known:
         if each.name == run:
             return each
+    if not known:
+        raise ConfigError("no runs yet; submit one with `fedsec run submit PLAN.toml`")
     raise ConfigError(f"there is no run {run[:40]!r} in {directory}; see `fedsec run list`")

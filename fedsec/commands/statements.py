@@ -86,7 +86,7 @@ def statement(plan: FederationPlan, run: int, entries: Entries) -> dict[str, obj
         "name": plan.name,
         "plan": plan.digest,
         "software": f"fedsec {__version__}",
-        "ledger": {"records": len(entries), "hash": entries[-1][0].hash if entries else None},
+        "ledger": {"records": len(entries), "hash": entries[-1][0].hash if entries else "none"},
     }
     privacy = plan.privacy
     if privacy is None:

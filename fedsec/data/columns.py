@@ -18,6 +18,7 @@ from fedsec.data.places import Places
 from fedsec.data.problems import Problems
 
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+COMMA = r"^[+-]?\d+,\d+$"
 Mask = NDArray[np.bool_]
 Numbers = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -60,11 +61,16 @@ class Column:
             missing = pc.or_(missing, marked)
         return cls(name, values, _bools(missing), places, problems)
 
-    def numbers(self, decimal: str = ".") -> Numbers:
-        """Returns the column as numbers (n,), NaN where missing or, with a problem, where wrong."""
+    def numbers(self, decimal: str = ".", texts: str = "") -> Numbers:
+        """Returns the column as numbers (n,), NaN where missing or, with a problem, where wrong.
+
+        Args:
+            decimal: What separates the fraction.
+            texts: The setting for a column of texts; ``categories.`` and its name, if not given.
+        """
         wanted = (
             "a number is expected; what stands for a missing value goes into missing_markers, "
-            f"texts into categories.{self.name}"
+            f"texts into {texts or f'categories.{self.name}'}"
         )
         values = self.values
         if _is_text(values.type):
@@ -72,7 +78,9 @@ class Column:
             if decimal != ".":
                 values = pc.replace_substring(values, decimal, ".")
             wrong = ~_bools(pc.fill_null(pc.match_substring_regex(values, NUMBER), True))
-            self.tell(wrong, wanted)
+            commas = wrong & _bools(pc.fill_null(pc.match_substring_regex(values, COMMA), False))
+            self.tell(commas, 'a number is expected; if 1,5 is one here, say decimal = ","')
+            self.tell(wrong & ~commas, wanted)
             values = pc.if_else(pa.array(wrong), pa.scalar(None, pa.string()), values)
         elif not _is_number(values.type):
             self.problems.add(f'column "{self.name}" holds {values.type}; numbers are expected')

@@ -156,7 +156,7 @@ class _Reader:
             texts = list(settings.label_map)
             codes = column.codes(texts, "label_map")
             return np.array([*settings.label_map.values(), 0], np.float64)[codes]
-        numbers = column.numbers(self._decimal)
+        numbers = column.numbers(self._decimal, texts="label_map")
         if settings.label_threshold is not None:
             return (numbers > settings.label_threshold).astype(np.float64)
         return numbers

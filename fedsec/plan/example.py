@@ -35,7 +35,7 @@ attempts = 3                 # tries in all for a round that misses its quorum
 evaluate_every = 1           # rounds; 0 for never
 
 [model]
-save_every = 10              # rounds; 0 keeps the final model only
+save_every = 10              # rounds, at most training.rounds; 0 keeps the final model only
 
 # Some of the nodes may be hostile; `fedsec robust list` shows all rules.
 # [robust]

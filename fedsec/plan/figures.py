@@ -134,9 +134,9 @@ def sentence(plan: "FederationPlan") -> str:
     """Returns what is told of the nodes' figures, in words."""
     privacy = plan.privacy
     if privacy is None or not privacy.metrics:
-        return "withheld, all of them"
+        return "of nodes: withheld, all of them"
     means = [f"{name} in {low:g}..{high:g}" for name, (low, high) in privacy.metrics.items()]
-    return f"told as noised means: {', '.join(means)}; no others"
+    return f"of nodes: told as noised means: {', '.join(means)}; no others"
 
 
 def _something_left(plan: "FederationPlan") -> bool:

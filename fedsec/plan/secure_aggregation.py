@@ -279,7 +279,7 @@ def sentences(plan: "FederationPlan") -> Iterator[tuple[str, str]]:
     yield "encoding", f"updates of L2 norm at most {update_clip(plan):g}{grid}, {words}"
     means = [f"{name} in {low:g}..{high:g}" for name, (low, high) in section.metrics.items()]
     told = f"told as means: {', '.join(means)}; no others" if means else "withheld, all of them"
-    yield "nodes' figures", told
+    yield "figures", f"of nodes: {told}"
 
 
 def _sum_of(plan: "FederationPlan", nodes: int) -> str:

@@ -47,7 +47,7 @@ def _rows(plan: FederationPlan) -> Iterator[tuple[str, str]]:
     if plan.privacy is not None:
         yield "privacy", _privacy(plan, plan.privacy)
         if plan.secure_aggregation is None:  # else it says so
-            yield "nodes' figures", figures.sentence(plan)
+            yield "figures", figures.sentence(plan)
     if plan.robust is not None:
         yield "robust", robust_sentence(plan.robust)
     yield "nodes", _nodes(plan)
@@ -56,6 +56,8 @@ def _rows(plan: FederationPlan) -> Iterator[tuple[str, str]]:
     if plan.training is not None:
         last = f"round {plan.training.rounds}"
         yield "evaluated", _evaluated(plan, last)
+        if plan.round.compare_alone:
+            yield "alone", "each node trains a second model by itself, to compare: twice the work"
         yield "models kept", _period(plan.model.save_every, last) or f"after {last}"
 
 

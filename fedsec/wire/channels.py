@@ -71,7 +71,8 @@ async def listen(
         port = server.add_secure_port(address, credentials)
     except RuntimeError as error:
         raise ConfigError(
-            f"cannot listen on {address}: another program does, or the host is not of this machine"
+            f"cannot listen on {address}: another program does, or the host is not of this "
+            "machine; [listen] in server.toml says where"
         ) from error
     await server.start()
     return Listener(server, port)

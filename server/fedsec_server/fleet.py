@@ -206,6 +206,8 @@ class FleetService:
 
     async def _fetch(self, call: Call, request: FetchRequest) -> None:
         member = await self._member(call)
+        if not request.run_id:  # no run's: the node asks whether it is admitted
+            return
         with self._exchange.content(member, request.run_id, request.digest) as (manifest, view):
             await serve_fetch(call, view, manifest, request.first_chunk)
 

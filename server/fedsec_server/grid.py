@@ -44,6 +44,8 @@ from fedsec.wire.headers import ErrorCode, new_message_id, reply_failure
 from fedsec.wire.local import LocalSocket
 
 PULL_S = 1.0  # for which `pull_messages` waits for the first reply
+PATIENCE_S = 3.0  # for nodes to be ready, before it is told that the run waits for them
+WAITING = "waiting-for-nodes"
 SLACK_S = 1.0  # after a deadline, for the coordinator's own error replies to arrive
 
 
@@ -200,20 +202,36 @@ class FleetGrid(Grid):
         Raises:
             StateError: They were not after `seconds`; says who refused, why, and who is silent.
         """
-        with self._news:
-            enough = self._wait(lambda: len(self._nodes.ready) >= count, self._clock() + seconds)
-            if enough:
+        began = self._clock()
+        if self._enough(count, began + min(seconds, PATIENCE_S)):
+            return
+        if seconds > PATIENCE_S:
+            missing = [
+                f"{len(self.get_node_ids())} of {count} nodes are ready",
+                *self._missing(count),
+            ]
+            self.report(WAITING, {"reason": "; ".join(missing), "wait_s": seconds})
+            if self._enough(count, began + seconds):
                 return
+        said = [f"only {len(self.get_node_ids())} of {count} nodes were ready after {seconds:g} s"]
+        raise StateError("; ".join([*said, *self._missing(count)]))
+
+    def _enough(self, count: int, limit: float) -> bool:
+        with self._news:
+            return self._wait(lambda: len(self._nodes.ready) >= count, limit)
+
+    def _missing(self, count: int) -> Iterator[str]:
+        """Yields who refused, who is silent, and how many are not there."""
+        with self._news:
             nodes = self._nodes
-        said = [f"only {len(nodes.ready)} of {count} nodes were ready after {seconds:g} s"]
-        said += [f"{each.node.name} refused: {each.reason}" for each in nodes.refused]
+        for each in nodes.refused:
+            yield f"{each.node.name} refused: {each.reason}"
         if nodes.waiting:
             silent = ", ".join(node.name for node in nodes.waiting)
-            said.append(f"connected, but without an answer yet: {silent}")
+            yield f"connected, but without an answer yet: {silent}"
         missing = count - len(nodes.ready) - len(nodes.waiting) - len(nodes.refused)
         if missing > 0:
-            said.append(f"{missing} more must connect, or nodes.min_available be lower")
-        raise StateError("; ".join(said))
+            yield f"{missing} more must connect, or nodes.min_available be lower"
 
     def ready(self) -> None:
         """Tells the coordinator that the app begins."""

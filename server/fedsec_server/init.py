@@ -8,7 +8,7 @@ import shutil
 from datetime import datetime
 from pathlib import Path
 
-from fedsec.errors import ConfigError
+from fedsec.errors import ConfigError, IdentityError
 from fedsec.files import (
     make_private_directory,
     read_private,
@@ -81,9 +81,11 @@ def load_root(directory: Path, passphrase: bytes) -> Authority:
             f"{directory} holds no root key ({ROOT_KEY}); make a root with "
             f"`fedsec ca init {directory}`"
         )
-    return load_authority(
-        read_public(directory / ROOT_CERTIFICATE), read_private(directory / ROOT_KEY), passphrase
-    )
+    certificate, key = read_public(directory / ROOT_CERTIFICATE), read_private(directory / ROOT_KEY)
+    try:
+        return load_authority(certificate, key, passphrase)
+    except IdentityError as error:
+        raise IdentityError(error.code, f"{directory / ROOT_KEY}: {error.detail}") from error
 
 
 def create_server(

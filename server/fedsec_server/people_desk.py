@@ -104,7 +104,7 @@ class PeopleDesk:
         if not serials:
             as_what = f" as {request.role}" if request.role else ""
             raise StateError(
-                f"{name} holds no certificate{as_what} that is still good; "
+                f"there is no certificate of {name!r}{as_what} that is still good; "
                 "`fedsec person list` shows who does"
             )
         detail = {"name": name, "by": by, "reason": reason, "serials": [f"{s:x}" for s in serials]}

@@ -267,6 +267,7 @@ def describe(setting: Setting) -> dict[str, Json]:
         "nodes": len(setting.bench.population),
         "cohort": setting.cohort,
         "seed": training.seed,
+        **({} if plan.robust is None else {"rule": plan.robust.rule}),
         **lab.describe(),
         "fedsec": version("fedsec"),
         "torch": torch.__version__,

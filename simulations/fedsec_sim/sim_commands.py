@@ -1,6 +1,7 @@
 """`fedsec sim`: what simulations left behind, and what they can be made of."""
 
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,9 @@ from fedsec_sim.history import History, common_figures, read_history
 Runs = Annotated[list[Path], typer.Argument(help="Files that `fedsec simulate` wrote.")]
 LEAD = ("train_loss", "loss", "accuracy")
 ROWS = 20  # rounds that are shown of a long run
+_WIDTH = 60  # characters of what a person chose
+_NOT_CHOSEN = frozenset({"name", "plan", "ids", "reason", "fedsec", "torch", "numpy"})
+_OF_ONE_ROUND = frozenset({"rounds", "attempt", "seconds", "updates_per_s"})
 
 
 def fill(group: typer.Typer) -> None:
@@ -56,12 +60,18 @@ def show_run(
 
 
 def compare(runs: Runs, *, json: Json = False) -> None:
-    """Compare simulations by their last figures."""
+    """Compare simulations: in what they differ, and their last figures."""
     histories = _read(runs)
-    names = [name for name in common_figures(histories) if name not in {"rounds", "attempt"}]
+    names = [name for name in common_figures(histories) if name not in _OF_ONE_ROUND]
+    differing = _differing(histories)
     if json:
         found = [
-            {"run": str(path), **{name: history.last(name) for name in names}}
+            {
+                "run": str(path),
+                **{name: history.about.get(name) for name in differing},
+                **{name: history.last(name) for name in names},
+                "seconds": _seconds(history),
+            }
             for path, history in zip(runs, histories, strict=True)
         ]
         emit_json(found)
@@ -70,13 +80,31 @@ def compare(runs: Runs, *, json: Json = False) -> None:
         [
             path.stem,
             safe(history.about.get("name", "")),
+            *(safe(history.about.get(name, ""), _WIDTH) for name in differing),
             len(history.rounds),
             *(f"{history.last(name):.4g}" for name in names),
+            f"{_seconds(history):.4g}",
         ]
         for path, history in zip(runs, histories, strict=True)
     ]
-    columns = ["run", "plan", ">rounds", *(f">{name.replace('_', ' ')}" for name in names)]
-    show(table(columns, rows))
+    last = (f">{name.replace('_', ' ')}" for name in names)
+    show(table(["run", "plan", *differing, ">rounds", *last, ">seconds"], rows))
+
+
+def _differing(histories: Sequence[History]) -> list[str]:
+    """Returns what is not alike in all of the simulations, of what a person chose."""
+    names = dict.fromkeys(name for history in histories for name in history.about)
+    return [
+        name
+        for name in names
+        if name not in _NOT_CHOSEN
+        and len({str(history.about.get(name, "")) for history in histories}) > 1
+    ]
+
+
+def _seconds(history: History) -> float:
+    """Returns how long all rounds took together."""
+    return sum(seconds for _, seconds in history.series("seconds"))
 
 
 def plot(

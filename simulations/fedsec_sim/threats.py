@@ -44,6 +44,12 @@ class Threat:
         if self.ids and len(set(self.ids)) != self.byzantine:
             raise ConfigError(f"{len(set(self.ids))} ids of {self.byzantine} hostile nodes")
 
+    def __str__(self) -> str:
+        """Says it in a line: ``20 hostile: Alie(z=None, knowledge='omniscient')``."""
+        done = ", ".join(str(each) for each in (self.attack, self.poison) if each is not None)
+        named = f" (nodes {', '.join(map(str, self.ids))})" if self.ids else ""
+        return f"{self.byzantine} hostile{named}: {done}"
+
     def members(self, population: Population, seed: int) -> tuple[int, ...]:
         """Returns the adversaries' ids, ascending.
 

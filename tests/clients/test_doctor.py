@@ -77,6 +77,7 @@ def test_all_is_well(tmp_path: Path) -> None:
         "certificates": State.OK,
         "admission": State.OK,
         "version": State.OK,
+        "agent": State.NOTE,  # it is not running
         "clock": State.OK,
     }
 

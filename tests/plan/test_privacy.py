@@ -112,10 +112,10 @@ def test_what_may_not_be_combined(
 
 def test_the_summary_says_which_figures_are_told() -> None:
     plan = FederationPlan.parse(text('model = "local"\n' + TOLD))
-    told = "told as noised means: train-loss in 0..4; no others"
-    assert dict(summary(plan))["nodes' figures"] == told
+    told = "of nodes: told as noised means: train-loss in 0..4; no others"
+    assert dict(summary(plan))["figures"] == told
     plan = FederationPlan.parse(text('model = "local"\n'))
-    assert dict(summary(plan))["nodes' figures"] == "withheld, all of them"
+    assert dict(summary(plan))["figures"] == "of nodes: withheld, all of them"
 
 
 @pytest.mark.parametrize(("model", "clip"), [("central", ""), ("local", "clip = 300.0\n")])

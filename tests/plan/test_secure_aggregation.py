@@ -159,7 +159,7 @@ def test_the_summary_says_what_is_seen_and_how_few_may_leave() -> None:
     assert "updates of L2 norm at most 1, 21474835 steps from 0 to there" in text
     assert "told as means: train-loss in 0..10; no others" in text
     semi = FederationPlan.parse(PLAN.replace("malicious", "semi-honest"))
-    assert dict(summary(semi))["nodes' figures"] == "withheld, all of them"
+    assert dict(summary(semi))["figures"] == "of nodes: withheld, all of them"
     assert dict(summary(semi))["secure sum"].endswith("it is trusted to keep to the protocol")
 
 

@@ -135,8 +135,16 @@ def test_one_role_of_a_person_can_be_revoked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("request_", "refusal", "sentence"),
     [
-        (pb.RevokePersonRequest(name="bob"), STATE, "bob holds no certificate that is still good"),
-        (pb.RevokePersonRequest(name="bob", role="admin"), STATE, "no certificate as admin"),
+        (
+            pb.RevokePersonRequest(name="bob"),
+            STATE,
+            "there is no certificate of 'bob' that is still good",
+        ),
+        (
+            pb.RevokePersonRequest(name="bob", role="admin"),
+            STATE,
+            "no certificate of 'bob' as admin",
+        ),
         (pb.RevokePersonRequest(name="bob", role="node"), CONFIG, "role 'node' must be one of"),
         (pb.RevokePersonRequest(name="%"), CONFIG, "name '%' must be"),
         (pb.RevokePersonRequest(name="local-root"), CONFIG, "begins with 'local-'"),

@@ -81,7 +81,7 @@ def test_a_person_is_listed_and_revoked(fedsec: Fedsec, server: Path, tmp_path: 
     assert "operator ida was revoked by the federation" in refused.err
     again = fedsec("person", "revoke", "ida", *here)
     assert again.code == 2
-    assert "ida holds no certificate that is still good" in again.err
+    assert "there is no certificate of 'ida' that is still good" in again.err
     table = fedsec("person", "list", *here).out
     assert "ida" in table
     assert "revoked" in table

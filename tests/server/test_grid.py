@@ -290,6 +290,27 @@ def test_what_cannot_be_sent_is_refused_before_anything_is(coordinator_and_grid:
     assert grid._asked == {}
 
 
+def test_a_run_that_waits_says_so_and_for_how_long(
+    coordinator_and_grid: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grid_module, "PATIENCE_S", 0.02)
+    coordinator, grid = coordinator_and_grid
+    coordinator.nodes(11, waiting=[NodeInfo(node_id=12, name="slow")])
+    while grid.get_node_ids() != [11]:
+        time.sleep(0.001)
+    join = in_thread(lambda: grid.await_nodes(3, 10))
+    frame, _ = coordinator.frame()
+    assert frame.record.kind == "waiting-for-nodes"
+    told = json.loads(frame.record.detail_json)
+    assert told["wait_s"] == 10
+    assert told["reason"] == (
+        "1 of 3 nodes are ready; connected, but without an answer yet: slow; "
+        "1 more must connect, or nodes.min_available be lower"
+    )
+    coordinator.nodes(11, 12, 13)
+    join()
+
+
 def test_await_nodes_says_who_is_missing_and_why(coordinator_and_grid: Pair) -> None:
     coordinator, grid = coordinator_and_grid
     coordinator.nodes(
