@@ -13,6 +13,7 @@ from fedsec.flower.combination import Combined
 from fedsec.flower.records import NodeRecord, records_of
 from fedsec.flower.reporting import Json
 from fedsec.plan import Robust
+from fedsec.plan.robust import WEIGHT_CAP
 from fedsec.robust import CenteredClipping, Mean, TooManyFaults
 from fedsec.robust.aggregate import Aggregate
 from fedsec.robust.options import Options
@@ -25,7 +26,6 @@ RootUpdate: TypeAlias = Callable[[Attempt], Vector]
 """From an attempt's model to the update (d,) that clean data of the coordinator's own give."""
 
 THREADS = min(4, os.cpu_count() or 1)
-WEIGHT_CAP = 3.0
 
 
 @dataclass(frozen=True)
@@ -120,21 +120,37 @@ class RobustCombination:
         left: int,
         reference: Vector | None,
     ) -> tuple[Aggregate, list[NodeRecord]]:
-        """Returns the result without the suspects: at most f of them, the farthest ones."""
+        """Returns the result without the suspects: at most f of them, the farthest ones.
+
+        Who stands out need not be hostile: the rule still withstands all that are left of f, so
+        that no more are left out than it allows.
+        """
         distances = np.nan_to_num(found.diagnostics.distances, nan=-1.0)
         far = [row for row, record in enumerate(records) if record.suspect is not None]
         worst = sorted(far, key=lambda row: -distances[row])
         unusable = [row for row, record in enumerate(records) if record.excluded is not None]
-        out = sorted([*unusable, *worst[: left - len(unusable)]])
-        if not worst or len(out) == len(unusable):
+        hostile = left - len(unusable)
+        most = self._most(len(records) - len(unusable), hostile, min(len(worst), hostile))
+        if not most:
             return found, records
+        out = sorted([*unusable, *worst[:most]])
         kept = [row for row in range(len(records)) if row not in set(out)]
-        again = self._aggregate(collected, kept, left - len(out), reference)
+        again = self._aggregate(collected, kept, hostile, reference)
         rest = records_of([collected.groups[row] for row in kept], again)
         told = dict(zip(kept, rest, strict=True))
         for row in out:
             told[row] = _left_out(records[row], collected.rows[row], again.vector)
         return again, [told[row] for row in range(len(records))]
+
+    def _most(self, rows: int, byzantine: int, wanted: int) -> int:
+        """Returns how many of `wanted` rows can be left out; the rule's promise holds without."""
+        for out in range(wanted, 0, -1):
+            try:
+                self.robust.check(rows - out, byzantine)
+            except ConfigError:
+                continue
+            return out
+        return 0
 
 
 def _missed(collected: Collected, text: str, unusable: Mapping[int, str]) -> AttemptMissed:

@@ -93,6 +93,10 @@ class Stage(Section):
             yield f'size = {self.size} is read by "bucketing" only, this is "{self.name}"'
 
 
+WEIGHT_CAP = 3.0
+"""`Robust.weight_cap` where a plan says none."""
+
+
 class Robust(Section):
     """What is made of the updates when some nodes may be hostile.
 

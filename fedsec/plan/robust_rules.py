@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, get_args
 from fedsec.errors import ConfigError
 from fedsec.plan.privacy import population
 from fedsec.plan.refusal import Refusal
-from fedsec.plan.robust import TRUSTING, Robust, parameters
+from fedsec.plan.robust import TRUSTING, WEIGHT_CAP, Robust, parameters
 from fedsec.plan.visibility import fewest_rows, group_size, visibility
 from fedsec.robust.table import RULES
 
@@ -119,6 +119,23 @@ def _weights(plan: "FederationPlan", robust: Robust) -> Iterator[Refusal]:
             '"examples" does not go with robust.before: mixed updates belong to several nodes; '
             'write "uniform"',
         )
+    else:
+        yield from _majority(plan, robust)
+
+
+def _majority(plan: "FederationPlan", robust: Robust) -> Iterator[Refusal]:
+    """Hostile nodes must not be able to claim half of the weight, or they are the majority."""
+    rows, byzantine = fewest_rows(plan), robust.count(plan.smallest_cohort)
+    cap = robust.weight_cap or WEIGHT_CAP
+    most = (plan.training.max_examples if plan.training is not None else None) or 1
+    enough = 2 * byzantine * cap >= rows and byzantine * most >= rows - byzantine
+    if robust.rule == "mean" or not enough or 2 * byzantine >= rows:  # the last: `_promise`
+        return
+    yield Refusal(
+        "robust.weight_cap",
+        f"{cap:g}: {byzantine} of {rows} answers could claim half of the weight; "
+        f"write less than {rows / (2 * byzantine):.4g}",
+    )
 
 
 def _one_sum(plan: "FederationPlan", robust: Robust) -> Iterator[Refusal]:

@@ -96,6 +96,8 @@ def _by_distances(work: Work) -> Weighing | None:
         case MinimumDiameter():
             return weighing.minimum_diameter(mixture.distances(), f)
         case GeometricMedian():
+            if work.shares is not None:
+                _heaviest(work.shares, f)
             return weighing.geometric_median(mixture.products(), rule, work.alike())
         case Caf():
             return weighing.caf(mixture.products(), f)
@@ -222,16 +224,26 @@ def _by_coordinate(work: Work) -> Aggregate:
     return report(work.found, work.excluded, work.n, combined, weights=None, scores=None)
 
 
+def _heaviest(shares: Doubles, f: int) -> float:
+    """Returns the weight of the f heaviest rows, as much as hostile ones may claim.
+
+    Raises:
+        ConfigError: It is half of all, so that they could be the majority.
+    """
+    held = float(np.sort(shares)[::-1][:f].sum())
+    if not held < 0.5:  # noqa: PLR2004 - a majority
+        raise ConfigError(
+            f"the {f} heaviest rows hold {held:.2f} of the weight, which must be < 0.5: "
+            "lower weight_cap"
+        )
+    return held
+
+
 def _reducer(work: Work) -> coordinates.Reducer:
     rule, m, f, shares = work.rule, len(work.mixture), work.f, work.shares
     match rule:
         case TrimmedMean() if shares is not None:
-            trim = float(np.sort(shares)[::-1][:f].sum())
-            if not trim < 0.5:  # noqa: PLR2004 - both ends
-                raise ConfigError(
-                    f"the {f} heaviest rows hold {trim:.2f} of the weight, which must be < 0.5: "
-                    "lower weight_cap"
-                )
+            trim = _heaviest(shares, f)
             return lambda block, _: coordinates.weighted_trimmed_mean(block, shares, trim)
         case TrimmedMean():
             return lambda block, scratch: coordinates.trimmed_mean(block, f, scratch)

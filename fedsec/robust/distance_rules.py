@@ -104,7 +104,7 @@ class GeometricMedian(TolerantRule):
     Args:
         byzantine: f; only counts unusable rows against it.
         smoothing: nu, the least distance that is divided by, > 0, in the unit of the updates.
-        iterations: Most steps, >= 1; fewer if the weights no longer change by 1e-9.
+        iterations: Most steps, >= 1; fewer if no weight changes by 1e-9 of itself.
 
     >>> import numpy as np
     >>> GeometricMedian(byzantine=1)(np.array([[0.0], [0.1], [900.0]])).vector.round(3)

@@ -28,7 +28,7 @@ from fedsec.robust.needs import (
 )
 from fedsec.robust.options import Options, Row, Updates
 from fedsec.robust.pipeline import Pipeline
-from fedsec.robust.premixing import Premix
+from fedsec.robust.premixing import Arc, Nnm, Premix
 from fedsec.robust.report import report
 from fedsec.robust.rule import Rule
 from fedsec.robust.shares import cap_shares
@@ -88,7 +88,7 @@ def _prepared(call: _Call, updates: Updates) -> Work:
     n, zero = len(updates), call.unusable == "zero"
     found, excluded = _measure(
         updates,
-        count_byzantine(rule.faults, n),
+        _allowed(rule, before, n),
         zero=zero,
         products=wants_products(rule, before, reference),
         accurate=wants_accuracy(rule, before, reference, n),
@@ -114,6 +114,12 @@ def _prepared(call: _Call, updates: Updates) -> Work:
         threads,
         call.diagnose,
     )
+
+
+def _allowed(rule: Rule, before: tuple[Premix, ...], n: int) -> int:
+    """Returns how many rows may be unusable: what the rule and each stage withstand."""
+    stages = (stage.byzantine for stage in before if isinstance(stage, Nnm | Arc))
+    return min(count_byzantine(faults, n) for faults in (rule.faults, *stages))
 
 
 def _mean_at_once(call: _Call, updates: Updates) -> Aggregate | None:

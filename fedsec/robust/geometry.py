@@ -126,6 +126,22 @@ def certified(found: Measured, spans: Doubles, gram: Doubles | None = None) -> b
     return bool(fine.all())
 
 
+def norms_certified(found: Measured, matrix: Doubles, squares: Doubles) -> bool:
+    """Returns whether the norms of mixed rows are known to within `TOLERANCE`.
+
+    Args:
+        found: Where the products come from.
+        matrix: What mixes them (m, n).
+        squares: Squared norms of the mixed rows (m,), from the products.
+    """
+    if found.gram is None or found.precision != "float32":
+        return True
+    with np.errstate(all="ignore"):
+        lengths = np.abs(matrix) @ np.sqrt(found.squares)
+        bound = found.reach * lengths**2 + found.rows.size * _SMALLEST
+        return bool(((bound <= TOLERANCE * squares) | (lengths == 0)).all())
+
+
 def squared_distances(gram: Doubles, spans: Doubles, reach: float) -> Doubles:
     """Returns the squared distances (m, m) of rows with these products; never negative.
 

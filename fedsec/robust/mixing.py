@@ -15,6 +15,7 @@ from fedsec.robust.geometry import (
     Measured,
     certified,
     mixed_spans,
+    norms_certified,
     plain_spans,
     squared_distances,
 )
@@ -85,8 +86,10 @@ def mix(
     spans = None if found.gram is None else plain_spans(found.squares)
     mixed = Mixture(None, found.squares, found.gram, spans, certified=True, reach=found.reach)
     for stage in stages:
-        if not isinstance(stage, Bucketing):
+        if isinstance(stage, Nnm):
             mixed = _looked_at(mixed, found)
+        elif isinstance(stage, Clip | Arc):
+            mixed = _measured(mixed, found)
         matrix = _matrix(stage, mixed, count, rng)
         after = matrix if mixed.matrix is None else matrix @ mixed.matrix
         gram = None if found.gram is None else after @ found.gram @ after.T
@@ -101,6 +104,13 @@ def _looked_at(mixed: Mixture, found: Measured) -> Mixture:
     if mixed.matrix is None or mixed.spans is None or not mixed.certified:
         return mixed
     return replace(mixed, certified=certified(found, mixed.spans, mixed.gram))
+
+
+def _measured(mixed: Mixture, found: Measured) -> Mixture:
+    """Returns `mixed`, which stays certified only if its rows' norms are known well enough."""
+    if mixed.matrix is None or not mixed.certified:
+        return mixed
+    return replace(mixed, certified=norms_certified(found, mixed.matrix, mixed.squares))
 
 
 def _squares(before: Doubles, matrix: Doubles, gram: Doubles | None) -> Doubles:

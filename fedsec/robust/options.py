@@ -18,7 +18,7 @@ class Options(TypedDict, total=False):
 
     Attributes:
         before: Pre-aggregations, applied in this order.
-        weights: Share of each row (n,), >= 0; only mean, trimmed mean and geometric median.
+        weights: Share of each row (n,), > 0; only mean, trimmed mean and geometric median.
         weight_cap: No row counts more than this many times 1/n; >= 1. Default 3.
         reference: A vector (d,) that the rule wants: where centred clipping starts; the update
             on root data that FLTrust, and MoNNA without a trusted row, go by.

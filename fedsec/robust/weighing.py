@@ -86,7 +86,7 @@ def geometric_median(gram: Doubles, rule: GeometricMedian, shares: Doubles) -> W
         before, weights = weights, pull / pull.sum()
         along = gram @ weights
         gaps = np.sqrt(np.maximum(squares - 2 * along + weights @ along, 0.0))
-        if np.abs(weights - before).max() < _SETTLED:
+        if (np.abs(weights - before) <= _SETTLED * weights).all():  # a small weight may yet grow
             break
     return Weighing(weights, gaps)
 

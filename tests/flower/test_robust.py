@@ -18,7 +18,7 @@ from fedsec.flower.robust import CENTRE, RobustCombination
 from fedsec.flower.rounds import Rounds
 from fedsec.flower.strategy import FedAvg, ServerState
 from fedsec.flower.table import combination
-from fedsec.plan import FederationPlan
+from fedsec.plan import FederationPlan, Robust
 from fedsec.robust import CenteredClipping, Pipeline, TrimmedMean
 from tests.flower.fakes import FakeGrid, answering, plan, raising, raw_reply, replying
 
@@ -93,6 +93,35 @@ def test_suspects_can_be_left_out_but_no_more_than_the_plan_allows() -> None:
     assert rest == pytest.approx(1)
     (report,) = grid.of("round")
     assert list(report["excluded"]) == ["106"]  # type: ignore[call-overload]
+
+
+def test_honest_ones_that_stand_out_use_up_nothing_of_what_the_rule_withstands() -> None:
+    """Three honest updates are long; three colluders, of usual length, put theirs into one entry."""
+    rng = np.random.default_rng(1)
+    rows = rng.normal(size=(10, 10_000)).astype(np.float32)
+    rows[7:] *= 5
+    rows[:3, 0] = 90
+    results = {}
+    for what in ("log", "exclude"):
+        section = {"rule": "trimmed-mean", "byzantine": 3, "on_suspect": what}
+        combine = RobustCombination(Robust.model_validate(section))
+        collected = Collected(rows, tuple((i,) for i in range(10)), np.ones(10), (), {}, {})
+        results[what] = combine(Attempt(1, 1, tuple(range(10)), RecordDict()), collected, {})
+    left_out = {each.nodes[0] for each in results["exclude"].records if each.excluded}
+    assert left_out == {7, 8, 9}
+    for made in results.values():
+        assert abs(made.vector[0]) < 5
+    np.testing.assert_array_equal(
+        results["exclude"].vector, Pipeline(TrimmedMean(3))(rows[:7]).vector
+    )
+
+
+def test_fewer_are_left_out_where_the_rule_could_not_withstand_f_among_the_rest() -> None:
+    """Krum needs 2f+3 rows: of eight that answer one can go, though two stand out."""
+    text = 'rule = "krum"\nbyzantine = 2\non_suspect = "exclude"'
+    apps = [*map(answering, [*HONEST, HONEST[0]]), *map(answering, (FAR, [-20.0, 0.0, -40.0]))]
+    (report,) = go(robust(text, 8, 8), apps).of("round")
+    assert list(report["excluded"]) == ["107"]  # type: ignore[call-overload]
 
 
 def test_nobody_is_left_out_where_nobody_stands_out() -> None:

@@ -180,6 +180,13 @@ def test_the_fewest_answers_that_make_a_round_must_do() -> None:
 def test_weights_go_with_rules_that_take_them() -> None:
     weighted = 'weighting = "examples"\nmax_examples = 100'
     parse('rule = "trimmed-mean"\nbyzantine = 2\nweight_cap = 2.0', training=weighted)
+    for rule in ("trimmed-mean", "geometric-median"):
+        parse(f'rule = "{rule}"\nbyzantine = 1', training=weighted)
+        wrong = r"weight_cap: 3: 2 of 10 answers could claim half .* less than 2\.5"
+        with pytest.raises(ConfigError, match=wrong):
+            parse(f'rule = "{rule}"\nbyzantine = 2', training=weighted)
+        few = weighted.replace("100", "3")  # two times three are less than eight
+        parse(f'rule = "{rule}"\nbyzantine = 2', training=few)
     with pytest.raises(ConfigError, match='these do: "mean", "trimmed-mean", "geometric-median"'):
         parse('rule = "median"\nbyzantine = 2', training=weighted)
     with pytest.raises(ConfigError, match=r"does not go with robust\.before"):

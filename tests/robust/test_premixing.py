@@ -166,3 +166,39 @@ def test_a_pipeline_has_its_own_before() -> None:
 def test_parameters_out_of_range_are_refused(make: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make()  # type: ignore[operator]  # a lambda
+
+
+@pytest.mark.parametrize("limit", [1e-4, 1e-5])
+def test_a_clip_of_bucket_means_holds_where_rows_nearly_cancel(limit: float) -> None:
+    """In float32 products the mean of two opposite rows has any norm, and noise relies on the clip."""
+    bucketed = Pipeline(Mean(), (Bucketing(2), Clip(limit)))
+    bound = bucketed.sensitivity(1.0, 10, "zero-out")
+    assert bound is not None
+    most = 0.0
+    for seed in range(20):
+        rows = np.random.default_rng(seed).normal(size=(10, 50))
+        rows *= 0.9 / np.linalg.norm(rows, axis=1, keepdims=True)
+        matrix = premix((Bucketing(2),), rows, rng=np.random.default_rng(0)).matrix
+        first, second = np.flatnonzero(matrix[0])
+        for more in (3e-4, 1e-3, 4e-3):
+            one = rows.copy()
+            one[second] = -rows[first] * (1 + more)
+            other = one.copy()
+            other[second] = 0
+            results = [
+                bucketed(
+                    each.astype(np.float32), rng=np.random.default_rng(0), unusable="zero"
+                ).vector
+                for each in (one, other)
+            ]
+            most = max(most, float(np.linalg.norm(np.subtract(*results, dtype=np.float64))))
+    assert 0.5 * bound < most <= bound * (1 + 1e-3)
+
+
+def test_no_more_rows_are_unusable_than_each_stage_withstands() -> None:
+    rows = rows_of()
+    rows[:3] = np.nan
+    with pytest.raises(TooManyFaults):
+        Pipeline(Median(), (Nnm(2),))(rows)
+    rows[2] = 0
+    assert np.isfinite(Pipeline(Median(), (Nnm(2),))(rows).vector).all()

@@ -315,8 +315,23 @@ def test_options_that_do_not_go_with_a_rule_are_refused_by_name() -> None:
             rule(rows, **options)  # type: ignore[arg-type]  # wrong on purpose
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e5, 1e9])
+@pytest.mark.parametrize("n", [11, 50])
+def test_one_row_at_the_start_does_not_hold_the_geometric_median(n: int, scale: float) -> None:
+    """Its weight is nearly 1 at first, and those of the others must grow by ten powers of ten."""
+    rows = np.random.default_rng(0).normal(1.0, 1.0, size=(n, 5))
+    rows[0] = 0
+    found = GeometricMedian(2)(rows * scale)
+    assert found.weights is not None
+    assert found.weights[0] < 0.2
+    honest = rows[1:].mean(axis=0)
+    assert np.linalg.norm(found.vector / scale - honest) < 0.5 * np.linalg.norm(honest)
+
+
 def test_heaviest_rows_may_not_hold_half_of_the_weight() -> None:
     weights = np.array([50.0, 50.0, 1.0, 1.0, 1.0])
+    with pytest.raises(ConfigError, match="the 2 heaviest rows hold"):
+        GeometricMedian(2)(rows_of(n=5), weights=weights)
     with pytest.raises(ConfigError, match="the 2 heaviest rows hold"):
         TrimmedMean(2)(rows_of(n=5), weights=weights)
 
