@@ -1,4 +1,8 @@
-"""Real vectors as integers modulo 2^bits, so that sums of them can be masked and stay exact.
+"""Real vectors as integers in words, so that sums of them can be masked and stay exact.
+
+Words add modulo 2^16 or 2^32, whole: were each reduced to fewer bits, the carries of a sum would
+tell how many of its integers were negative, for each entry, beside the sum. Fewer bits count where
+a sum is read: it is then taken modulo 2^bits.
 
 `FixedPoint` rounds to a grid, for plain secure aggregation. `Rotated` is for distributed privacy:
 the norm of what it hands out is bounded *after* rounding, as an integer, and the noise is added to
@@ -43,7 +47,7 @@ class Encoding(Protocol):
 
     @property
     def bits(self) -> int:
-        """Words add modulo 2^bits."""
+        """A sum is read modulo 2^bits."""
         ...
 
     @property
@@ -78,7 +82,7 @@ class FixedPoint:
         size: d, >= 1.
         clip: Largest absolute value of an entry, > 0.
         members: How many vectors are added at most, >= 1.
-        bits: Of a word, 8..32.
+        bits: A sum is read modulo 2^bits; 8..32.
 
     Raises:
         ConfigError: A value is out of range, or the words are too short for so many members.
@@ -134,8 +138,6 @@ class FixedPoint:
             steps += drawn
             steps += _INTEGERS
             words[start : start + part.size] = steps.view(kind)[:: 8 // kind.itemsize]
-        if self.bits != 8 * kind.itemsize:
-            words &= kind.type((1 << self.bits) - 1)
         return words
 
     def decode(self, total: Words) -> Doubles:
@@ -158,7 +160,7 @@ class Noise(Protocol):
 
 @dataclass(frozen=True)
 class Rotated:
-    """Clipped in L2, rotated, scaled, rounded to a bounded norm, noised, modulo 2^bits.
+    """Clipped in L2, rotated, scaled, rounded to a bounded norm, noised.
 
     A sum that leaves ``[-2^(bits-1), 2^(bits-1))`` wraps around: that spoils accuracy, never
     privacy. `fedsec.privacy.distributed` chooses scale, bits and noise so that it does not.
@@ -167,7 +169,7 @@ class Rotated:
         size: d, >= 1.
         clip: c, largest L2 norm of a vector, > 0.
         scale: Grid steps per unit, > 0.
-        bits: Of a word, 8..32.
+        bits: A sum is read modulo 2^bits; 8..32.
         seed: 32 bytes: the public rotation of this round.
         noise: This node's share, in grid steps; None adds none.
 
@@ -241,8 +243,8 @@ def padded(size: int) -> int:
 
 
 def wrap(integers: Integers, bits: int) -> Words:
-    """Returns integers (n,) modulo 2^bits, as words."""
-    words: Words = (integers & ((1 << bits) - 1)).astype(word_type(bits))
+    """Returns integers (n,) as whole words, of which sums are read modulo 2^bits."""
+    words: Words = integers.astype(word_type(bits))
     return words
 
 
@@ -254,7 +256,7 @@ def unwrap(words: Words, bits: int) -> Doubles:
 
 
 def word_type(bits: int) -> type[np.unsignedinteger[Any]]:
-    """Returns the dtype of words that add modulo 2^bits."""
+    """Returns the dtype of words whose sums are read modulo 2^bits."""
     return np.uint16 if bits <= 16 else np.uint32  # noqa: PLR2004 - the width of uint16
 
 

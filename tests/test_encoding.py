@@ -34,9 +34,27 @@ def test_words_are_integers_modulo_a_power_of_two(bits: int) -> None:
     integers = np.array([0, 1, -1, half - 1, -half, half, 3 * half + 5], np.int64)
     words = wrap(integers, bits)
     assert words.dtype == word_type(bits)
-    assert words.max() < 1 << bits
+    width = 8 * words.itemsize
+    assert words.tolist() == [int(x) % (1 << width) for x in integers]
     wanted = [(int(x) + half) % (2 * half) - half for x in integers]
     assert unwrap(words, bits).tolist() == wanted
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16, 20, 32])
+def test_a_sum_of_words_tells_the_sum_and_no_more(bits: int) -> None:
+    """Else its highest bits would count the negative integers, beside whatever noise hides them."""
+    parts = np.array([[-3, 5, -1], [2, -7, -1], [1, 2, 2]], np.int64)
+    total = wrap(parts[0], bits) + wrap(parts[1], bits) + wrap(parts[2], bits)
+    assert total.tolist() == [0, 0, 0]
+    vectors = np.float32([[-1, 1], [1, -1]])
+    for code in (
+        FixedPoint(2, clip=1.0, members=2, bits=bits),
+        Rotated(2, clip=2.0, scale=20.0, bits=bits, seed=SEED),
+    ):
+        for vector in vectors:
+            words = code.encode(vector, source())
+            signed = words.view(f"i{words.itemsize}").astype(np.int64)
+            assert np.abs(signed).max() < 1 << (bits - 1)  # the integers, not what is left of them
 
 
 def test_words_add_up_in_their_own_type() -> None:

@@ -217,7 +217,8 @@ class Execution:
 
     def _out_of_memory(self, error: BaseException) -> _RejectedError:
         limit = f"limits.memory_mb = {self._site.memory_mb}" if self._site.memory_mb else "it has"
-        return _app_failed(f"it needs more memory than {limit}: {safe(error, _TEXT)}")
+        text = "" if self._withheld else f": {safe(error, _TEXT)}"  # which counts records
+        return _app_failed(f"it needs more memory than {limit}{text}")
 
 
 def describe(error: BaseException, depth: int) -> str:

@@ -37,7 +37,7 @@ def read_difference(asked: RecordDict, answer: RecordDict) -> tuple[Vector, Metr
         figures |= {name: float(v) for name, v in record.items() if isinstance(v, (int, float))}
     examples = figures.pop(EXAMPLES, 0)
     if not examples >= 1:
-        raise ConfigError(f"the app must answer with a metric {EXAMPLES!r} >= 1, got {examples}")
+        raise ConfigError(f"the app must answer with a metric {EXAMPLES!r} >= 1")
     return update, Metrics(int(examples), figures)
 
 

@@ -203,8 +203,9 @@ class Rounds:
             "round": trained.attempt.round,
             "rounds": self._training.rounds,
             "attempt": trained.attempt.number,
-            "seconds": round(seconds, 4),
         }
+        if not drawn_in_secret(self._plan):  # a round of an empty cohort is over at once
+            detail["seconds"] = round(seconds, 4)
         if collected.metrics:  # else they are withheld
             metrics = mean_metrics(collected.metrics, collected.weights)
             if TRAIN_LOSS in metrics:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
+from flwr.app import ConfigRecord, Context, Error, Message, MessageType, RecordDict
 from flwr.clientapp.typing import ClientAppCallable
 
 from fedsec.errors import ConfigError, PolicyRefusal
@@ -49,6 +49,7 @@ Keep: TypeAlias = Callable[[Context], None]
 """Has ``context.state`` outlive this process; returns when it does, else raises."""
 
 _ROUND, _ATTEMPT = "round", "attempt"
+_FAILED = "the app answered with an error, whose words stay on the node"
 
 
 def kept_by_runtime(_context: Context) -> None:
@@ -206,9 +207,11 @@ class SecureNode:
         without = {name: record for name, record in message.content.items() if name != SECAGG}
         message.content = RecordDict(without)
         asked = digest_of(message.content)  # before the app may write to it
+        group_id, message.metadata.group_id = message.metadata.group_id, str(heading.round)
         answer = app(message, context)
-        if answer.has_error():
-            return answer
+        message.metadata.group_id = group_id  # which the app did not see: it is in no digest
+        if answer.has_error():  # in words of the app's own
+            return Message(Error(answer.error.code, _FAILED), reply_to=message)
         form, words = self._code(message, answer, heading)
         group = None if mine is None else (mine.group, mine.members)
         setting = make_setting(self._plan, form, context.run_id, heading, asked, group=group)

@@ -9,6 +9,7 @@ without, and the updates get the more noise.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from fedsec.errors import ConfigError
@@ -21,6 +22,17 @@ if TYPE_CHECKING:
     from fedsec.privacy.joined import Joined
 
 MOST_METRICS = 16
+OF_TRAINING = ("train-loss", "num-examples")
+OF_CLASSES, OF_NUMBERS = ("accuracy", "f1", "auc"), ("mae", "r2")
+MEASURED = MappingProxyType(
+    {
+        "digits": ("accuracy",),
+        "table": OF_CLASSES,
+        "images": OF_CLASSES,
+        "breast-cancer": OF_CLASSES,
+    }
+)
+"""What nodes measure beside the loss, by built-in task; `OF_NUMBERS` where the target is one."""
 NOISE = 3.0
 """Default of `metrics_noise` over `noise_multiplier`: updates then have 6 % more noise."""
 
@@ -102,7 +114,7 @@ def noised_figures(plan: "FederationPlan") -> Iterator[Refusal]:
             f'under model = "{privacy.model}" a secure sum carries updates only; leave it out, or '
             'choose model = "distributed", whose noise covers both',
         )
-    wrong = list(sound_ranges("privacy.metrics", privacy.metrics))
+    wrong = [*sound_ranges("privacy.metrics", privacy.metrics), *_unknown(plan, privacy.metrics)]
     yield from wrong
     if not wrong and not _something_left(plan):
         yield Refusal(
@@ -110,6 +122,21 @@ def noised_figures(plan: "FederationPlan") -> Iterator[Refusal]:
             f"{figures_noise(privacy):g} leaves nothing of privacy.noise_multiplier = "
             f"{privacy.noise_multiplier:g} for the updates; raise it",
         )
+
+
+def _unknown(plan: "FederationPlan", metrics: Mapping[str, Sequence[float]]) -> Iterator[Refusal]:
+    """A figure that no node has would be told nevertheless: as the middle of its range."""
+    task = None if plan.task is None else plan.task.name
+    if task is None or task not in MEASURED:
+        return  # a task of one's own: it alone knows
+    numbers = plan.data is not None and plan.data.classes is None
+    known = (*OF_TRAINING, "loss", *(OF_NUMBERS if numbers else MEASURED[task]))
+    for name in metrics:
+        if name not in known:
+            yield Refusal(
+                f"privacy.metrics.{name}",
+                f"no node of this task can tell it; these can be told: {', '.join(known)}",
+            )
 
 
 def figures_noise(privacy: Privacy) -> float:

@@ -70,7 +70,7 @@ class SecureAggregation(Section):
     corrupt: Share = 0.1
     dropout: Share = 0.1
     clip: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
-    max_nodes: Annotated[int, Field(ge=4, le=100_000)] = 100
+    max_nodes: Annotated[int, Field(ge=4, le=65_535)] = 100
     group_size: Annotated[int, Field(ge=LEAST_SIZE, le=50_000)] | None = None
     corrupt_per_group: Annotated[int, Field(ge=0, le=50_000)] | None = None
     word_bits: Literal[16, 32] | None = None

@@ -76,7 +76,7 @@ def set_up(
         nodes: Most vectors in a sum.
         honest: Fewest noise shares in a sum; all noise that the guarantee needs is in them.
         noise_multiplier: Standard deviation of that noise over the norm after rounding.
-        bits: Of the words, which add modulo 2^bits.
+        bits: A sum is read modulo 2^bits.
 
     Raises:
         ConfigError: The words are too short; says how many bits are enough.

@@ -27,6 +27,7 @@ SIGNATURE_BYTES = 64
 _MASK, _SEAL, _SELF = label("mask"), label("seal"), label("self")
 _SELF_COMMITMENT = label("self-commitment")
 _HASH = SHA256()
+_FIELD = 2**255 - 19
 _PROBE = X25519PrivateKey.from_private_bytes(bytes(KEY_BYTES))
 
 
@@ -76,7 +77,8 @@ def check_exchangeable(public: bytes, peer: str) -> None:
     """Returns when a secret can be agreed with the owner of `public`.
 
     Raises:
-        ProtocolError: ``bad-key``, it is of small order: every agreement with it is zero.
+        ProtocolError: ``bad-key``, it is of small order: every agreement with it is zero; or it is
+            another writing of a key.
     """
     agree(_PROBE, public, peer)
 
@@ -87,6 +89,8 @@ def agree(own: X25519PrivateKey, public: bytes, peer: str) -> bytes:
     Raises:
         ProtocolError: ``bad-key``, see `check_exchangeable`.
     """
+    if int.from_bytes(public, "little") >= _FIELD:
+        raise ProtocolError(peer, "bad-key", "its X25519 key is not below 2^255 - 19")
     try:
         return own.exchange(X25519PublicKey.from_public_bytes(public))
     except ValueError as error:

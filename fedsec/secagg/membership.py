@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from fedsec.errors import ConfigError, ProtocolError
 from fedsec.secagg.graph import around, ring
 from fedsec.secagg.messages import Offer, Roster
-from fedsec.secagg.parameters import MOST_NODES, Assumptions, Parameters, choose
+from fedsec.secagg.parameters import Assumptions, Parameters, choose
 from fedsec.secagg.session import Session, commit_nonce, graph_seed, make_transcript
+from fedsec.secagg.shamir import MAX_INDEX
 
 COORDINATOR = "coordinator"
 
@@ -31,7 +32,7 @@ class Setting:
     session: Session
     assumptions: Assumptions
     quorum: int
-    most: int = MOST_NODES
+    most: int = MAX_INDEX
     group: Mapping[int, bytes] | None = None
 
     def check_group(self, offer: Offer) -> None:

@@ -152,7 +152,7 @@ def app(message: Message, context: Context) -> Message:
     ("told", "behind"),
     [
         (None, []),
-        ("metrics = { accuracy = [0, 1], other = [0, 1] }", [0.5, 0.0]),
+        ("metrics = { accuracy = [0, 1], loss = [0, 1] }", [0.5, 0.0]),
         (QUIET, [0.5, pytest.approx(0.3)]),
     ],
 )

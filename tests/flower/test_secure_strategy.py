@@ -1,11 +1,11 @@
 """Secure sums in plain Flower apps: strategy around the app's own, mod in the app's list."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAdam, FedAvg
 
@@ -48,9 +48,15 @@ def trained(part: int, model: np.ndarray) -> RecordDict:
 class Fleet(LocalGrid):
     """Nodes in this process, whose contexts can be looked at; keeps what they answer."""
 
-    def __init__(self, plan: FederationPlan, answer: object = trained, nodes: int = 5) -> None:
+    def __init__(
+        self,
+        plan: FederationPlan,
+        answer: object = trained,
+        nodes: int = 5,
+        app: ClientApp | None = None,
+    ) -> None:
         self.contexts = node_contexts(nodes, {})
-        app = make_app(plan, answer)  # type: ignore[arg-type]
+        app = app or make_app(plan, answer)  # type: ignore[arg-type]
         super().__init__(dict.fromkeys(self.contexts, app), self.contexts)
         self.came: list[Message] = []
 
@@ -123,6 +129,50 @@ def test_no_answer_carries_a_model_or_a_figure() -> None:
     )
     assert len(fleet.came) == 4 * 5
     assert all(set(m.content) <= {"fedsec.secagg", "masked"} for m in fleet.came)
+
+
+def test_an_app_s_own_error_stays_on_the_node() -> None:
+    plan = make_plan()
+    app = ClientApp(mods=[secure_mod(plan)])
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        return Message(Error(7, "my loss was 0.4711 on 42 records"), reply_to=message)
+
+    fleet = Fleet(plan, app=app)
+    with pytest.raises(StateError, match="whose words stay on the node"):
+        SecureStrategy(FedAvg(fraction_evaluate=0.0), plan).start(
+            fleet, ArrayRecord([BEGIN]), num_rounds=1
+        )
+    assert {reply.error.code for reply in fleet.came if reply.has_error()} == {7}
+    assert "4711" not in str([reply.error for reply in fleet.came])
+
+
+def test_every_app_sees_the_round_whatever_the_envelope_says() -> None:
+    """Else a coordinator could have all but one do nothing, and would read that one off the sum."""
+
+    class Two(Fleet):
+        def push_messages(self, messages: Iterable[Message]) -> list[str]:
+            sent = list(messages)
+            for message in sent:
+                message.metadata.group_id = f"{message.metadata.dst_node_id}"
+            return list(super().push_messages(sent))
+
+    seen: set[str] = set()
+    plan = make_plan()
+    app = ClientApp(mods=[secure_mod(plan)])
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        seen.add(message.metadata.group_id)
+        (model,) = message.content.array_records["arrays"].to_numpy_ndarrays()
+        return Message(trained(0, model), reply_to=message)
+
+    fleet = Two(plan, app=app)
+    SecureStrategy(FedAvg(fraction_evaluate=0.0), plan).start(
+        fleet, ArrayRecord([BEGIN]), num_rounds=2
+    )
+    assert seen == {"1", "2"}
 
 
 def test_an_evaluation_is_not_asked_for() -> None:

@@ -92,6 +92,12 @@ REFUSED = [
         "privacy.metrics_noise: 1.2 leaves nothing of",
     ),
     ("local", "metrics = { loss = [1, 1] }\n", {}, "privacy.metrics.loss: [1, 1] is no range"),
+    (
+        "local",
+        "metrics = { acuracy = [0, 1] }\n",
+        {},
+        "privacy.metrics.acuracy: no node of this task can tell it; these can be told: train-loss,",
+    ),
     ("example", TOLD, {}, "privacy.metrics: noise in the training covers no figure"),
     ("distributed", "dropouts = 5\ncorrupt = 3\n", {}, "10 nodes less 5 dropouts less 3 corrupt"),
     (

@@ -153,11 +153,12 @@ def signed(rig: Rig, key: Ed25519PrivateKey, **changes: bytes) -> object:
 
 @MODES
 @pytest.mark.parametrize("name", ["mask_key", "seal_key"])
-def test_a_key_of_small_order_is_refused_before_anyone_agrees_with_it(
-    malicious: bool, name: str
+@pytest.mark.parametrize("key", [0, 2**255 - 19 + 9, 2**255 + 9])  # 9: the base point
+def test_a_key_of_small_order_or_in_another_writing_is_refused_before_anyone_agrees_with_it(
+    malicious: bool, name: str, key: int
 ) -> None:
     rig = Rig(make_setting(malicious=malicious), IDS)
-    rig.tamper = lies("offer", signed(rig, signer(LIAR), **{name: bytes(32)}))
+    rig.tamper = lies("offer", signed(rig, signer(LIAR), **{name: key.to_bytes(32, "little")}))
     assert isinstance(rig.run(), Opened)
     assert rig.rejected[LIAR].code == "bad-key"
 

@@ -8,6 +8,7 @@ import torch
 
 from fedsec.errors import ConfigError
 from fedsec.plan import Data
+from fedsec.plan.figures import MEASURED, OF_NUMBERS
 from fedsec.tasks.arrays import get_arrays, set_arrays
 from fedsec.tasks.digits import Digits
 from fedsec.tasks.names import BUILT_IN
@@ -146,3 +147,16 @@ def test_seeds_differ_by_purpose() -> None:
 def test_examples_must_match() -> None:
     with pytest.raises(ConfigError, match="3 inputs but 2 targets"):
         Examples(torch.zeros(3), torch.zeros(2))
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_plan_may_ask_for_exactly_what_a_task_measures(name: str) -> None:
+    task = TASKS[name](Data(inputs=("age",), shape=(1, 8, 8), classes=2, scaling="site"))
+    outputs, targets = torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([0, 1])
+    assert set(task.metrics(outputs, targets)) == set(MEASURED[name])
+
+
+def test_and_where_the_target_is_a_number() -> None:
+    task = TASKS["table"](Data(inputs=("age",), scaling="site"))
+    outputs, targets = torch.tensor([[0.0], [1.0]]), torch.tensor([0.0, 1.5])
+    assert set(task.metrics(outputs, targets)) == set(OF_NUMBERS)
