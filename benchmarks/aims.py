@@ -65,7 +65,11 @@ def _beside_byzfl() -> list[Aim]:
 
 def _beside_flowers_rules() -> list[Aim]:
     times = {"mean": 1, "median": 3, "trimmed mean": 3, "krum": 1, "multi-krum": 1, "bulyan": 3}
-    return [Aim("robust", f"{rule} n=*", "Flower*", times=least) for rule, least in times.items()]
+    return [
+        Aim("robust", f"{rule}{how} n=*", "Flower*", times=least)
+        for how in ("", ", as a strategy")
+        for rule, least in times.items()
+    ]
 
 
 def _secure_sums() -> list[Aim]:

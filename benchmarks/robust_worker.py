@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 Timed = Callable[[], Any]
+AS_A_STRATEGY = ", as a strategy"
 SAMPLE = 64  # entries of the result that are compared
 
 
@@ -23,6 +24,8 @@ def fedsec_side(rule: str, rows: Any, f: int, threads: int) -> Timed:
     from fedsec.robust.engine import premix  # noqa: PLC0415 - as above
 
     n = len(rows)
+    if rule.endswith(AS_A_STRATEGY):
+        return as_a_strategy(rule.removesuffix(AS_A_STRATEGY), rows, f)
     # Defined as byzfl defines them, so that both do the same work.
     made = {
         "mean": r.Mean(),
@@ -52,6 +55,28 @@ def fedsec_side(rule: str, rows: Any, f: int, threads: int) -> Timed:
     pipeline = r.Pipeline(made[name], tuple(before[stage] for stage in stages))
     # The peers tell nothing about the rows either; ", diagnosed" is what a coordinator runs.
     return lambda: pipeline(rows, threads=threads, diagnose=diagnose).vector
+
+
+def as_a_strategy(rule: str, rows: Any, f: int) -> Timed:
+    """Returns `RobustFedAvg` at work on replies, as Flower's strategies are."""
+    import numpy as np  # noqa: PLC0415 - another side's environment need not have it
+
+    from fedsec.flower import RobustFedAvg  # noqa: PLC0415 - as above
+
+    name = rule.removeprefix("flower ")
+    options = {"keep": len(rows) - f} if name == "multi-krum" else {}
+    byzantine = 0 if name == "mean" else f
+    strategy = RobustFedAvg(name.replace(" ", "-"), byzantine, options=options)
+
+    def call(records: list[Any]) -> Any:
+        # What `configure_train` would have sent, and to whom
+        strategy._sent = {"0": np.zeros(rows.shape[1], rows.dtype)}
+        strategy._asked = tuple(range(1, len(rows) + 1))
+        arrays, _ = strategy.aggregate_train(1, records)
+        assert arrays is not None
+        return arrays.to_numpy_ndarrays()[0]
+
+    return on_replies(call, rows)
 
 
 def byzfl_side(rule: str, rows: Any, f: int, threads: int) -> Timed:
@@ -105,10 +130,7 @@ def _byzfl_aggregators() -> Any:
 def flower_side(rule: str, rows: Any, f: int, threads: int) -> Timed:
     import logging  # noqa: PLC0415 - Flower logs each call
 
-    from flwr.app import ArrayRecord, MetricRecord, RecordDict  # noqa: PLC0415 - as above
     from flwr.serverapp import strategy  # noqa: PLC0415 - as above
-
-    from fedsec.flwr_compat import Envelope, make_message  # noqa: PLC0415 - as above
 
     del threads  # its arithmetic is numpy's: the environment variables decide
     logging.getLogger("flwr").setLevel(logging.ERROR)
@@ -121,9 +143,24 @@ def flower_side(rule: str, rows: Any, f: int, threads: int) -> Timed:
         "flower multi-krum": strategy.MultiKrum(num_malicious_nodes=f, num_nodes_to_select=n - f),
         "bulyan": strategy.Bulyan(num_malicious_nodes=f),
     }
+    name = rule.removesuffix(AS_A_STRATEGY)
+
+    def call(records: list[Any]) -> Any:
+        arrays, _ = made[name].aggregate_train(1, records)
+        return arrays.to_numpy_ndarrays()[0]
+
+    return on_replies(call, rows)
+
+
+def on_replies(aggregate: Callable[[list[Any]], Any], rows: Any) -> Timed:
+    """Returns `aggregate` at work on one reply for each row."""
+    from flwr.app import ArrayRecord, MetricRecord, RecordDict  # noqa: PLC0415 - as above
+
+    from fedsec.flwr_compat import Envelope, make_message  # noqa: PLC0415 - as above
+
     records: list[Any] = []
 
-    def prepare() -> None:  # it takes the arrays out of its replies: they are made for each run
+    def prepare() -> None:  # strategies take the arrays out of replies: they are made for each run
         records.clear()
         for node, row in enumerate(rows):
             content = RecordDict(
@@ -133,8 +170,7 @@ def flower_side(rule: str, rows: Any, f: int, threads: int) -> Timed:
             records.append(make_message(of, content))
 
     def call() -> Any:
-        arrays, _ = made[rule].aggregate_train(1, list(records))
-        return arrays.to_numpy_ndarrays()[0]
+        return aggregate(list(records))
 
     call.prepare = prepare  # type: ignore[attr-defined]  # read by `timed`
     return call

@@ -1,5 +1,6 @@
 """`fedsec privacy audit`."""
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,12 +11,14 @@ import typer
 from fedsec.commands.plans import read_plan
 from fedsec.console import Json, emit_json, say, show, table
 from fedsec.errors import ConfigError
+from fedsec.plan import Privacy
 from fedsec.privacy.audit import MIN_SIZE
 
 if TYPE_CHECKING:
     from fedsec.flower.auditing import Canaries, Measured
 
 FAILED = 1
+REACH = 0.5  # of what the claim counts with; less shows too little
 MAX_ROUNDS = 10
 
 EPILOG = """\b
@@ -58,16 +61,40 @@ def audit(
     planted = Planting(mechanism, privacy.clip, privacy.delta, size, canaries, audited, rng)()
     passed = planted.passed and all(each.passed for each in measured)
     if as_json:
-        found = [asdict(each) | {"multiplier": each.multiplier, "passed": each.passed}
-                 for each in measured]  # fmt: skip
+        found = [
+            asdict(each)
+            | {"multiplier": each.multiplier, "passed": each.passed, "reach": each.reach}
+            for each in measured
+        ]
         shown = asdict(planted) | {"confidence": CONFIDENCE, "passed": planted.passed}
         emit_json({"noise": found, "canaries": shown, "passed": passed})
     else:
         _print(measured, planted, CONFIDENCE)
         say("")
         say("Nothing was found." if passed else "The plan is less private than it says.")
+        for sentence in _left_out(privacy, measured):
+            say(sentence)
     if not passed:
         raise typer.Exit(FAILED)
+
+
+def _verdict(each: "Measured") -> str:
+    if not each.passed:
+        return "TOO LITTLE"
+    return "ok" if each.reach >= REACH else "not measured"
+
+
+def _left_out(privacy: Privacy, measured: "list[Measured]") -> Iterator[str]:
+    """Yields what the audit did not show."""
+    if any(each.reach < REACH for each in measured):
+        yield (
+            "Not measured: no rows were found that move the result by half of what the claim counts"
+            " with; noise for less would pass there. Such a rule rests on its proof and tests."
+        )
+    beside = ["figures of nodes"] if privacy.metrics else []
+    beside += ["the count by which the clip adapts"] if privacy.clip_quantile is not None else []
+    if beside:
+        yield f"Not looked at: {' and '.join(beside)}, whose noise is of its own."
 
 
 def _print(measured: "list[Measured]", planted: "Canaries", confidence: float) -> None:
@@ -78,12 +105,14 @@ def _print(measured: "list[Measured]", planted: "Canaries", confidence: float) -
             f"{each.multiplier:.4g}",
             f"{each.claimed:g}",
             f"{each.p:.2g}",
-            "ok" if each.passed else "TOO LITTLE",
+            f"{each.reach:.2f}",
+            _verdict(each),
             each.worst,
         )
         for each in measured
     ]
-    show(table([">there", ">multiplier", ">claimed", ">p", "", "worst rows"], rows))
+    columns = [">there", ">multiplier", ">claimed", ">p", ">reach", "", "worst rows"]
+    show(table(columns, rows))
     say("")
     say(f"{planted.count} canaries in {planted.rounds} rounds, at delta {planted.delta:g}:")
     rounded = [

@@ -23,6 +23,7 @@ from fedsec.commands.statement_command import write_statement
 from fedsec.console import Json, emit_json, examples, safe, say, show, table, warn
 from fedsec.errors import ConfigError
 from fedsec.plan import FederationPlan, Privacy
+from fedsec.plan.figures import update_multiplier
 from fedsec.privacy.accounting import ACCOUNTANT, method
 from fedsec.privacy.ledger import Observer
 
@@ -119,7 +120,7 @@ def _sentences(
         ("rests on", of.guarantee.trust),
         ("nodes", nodes_sentence(plan)),
         ("clip", f"{privacy.clip:g}, sensitivity {noise.sensitivity:.4g}"),
-        ("noise", f"multiplier {privacy.noise_multiplier:g}, std {noise.added:.4g} per entry"),
+        ("noise", f"multiplier {_multiplier(plan, privacy)}, std {noise.added:.4g} per entry"),
         ("added by", noise.where),
         ("on the mean", f"std {noise.std:.4g} per entry of {noise.size}: {longer}"),
         ("accountant", f"{method([of.price])}, {ACCOUNTANT}"),
@@ -132,6 +133,12 @@ def _sentences(
             ("amplification", f"if all took part, epsilon would be {spending.unsampled:.4g}")
         )
     return rows
+
+
+def _multiplier(plan: FederationPlan, privacy: Privacy) -> str:
+    """Returns the plan's noise multiplier, and that of the updates where figures take a part."""
+    whole, updates = privacy.noise_multiplier, update_multiplier(plan)
+    return f"{whole:g}" + ("" if updates == whole else f", of the updates {updates:.4g}")
 
 
 def _as_json(

@@ -8,7 +8,7 @@ from fedsec.flower.perturb import Perturb
 from fedsec.flower.private import central_mechanism
 from fedsec.flower.sums import noisy_sum
 from fedsec.plan import FederationPlan, Privacy
-from fedsec.plan.figures import figures_of, joined_of, width
+from fedsec.plan.figures import figures_of, joined_of, update_multiplier, width
 from fedsec.plan.privacy import expected, honest, population
 from fedsec.plan.terms import price, terms
 from fedsec.privacy.accounting import COARSE, spent
@@ -146,7 +146,17 @@ def calibrated(plan: FederationPlan, epsilon: float) -> FederationPlan:
 
     found = calibrate(whole, epsilon=epsilon, delta=privacy.delta)
     changed = budget.model_copy(update={"noise_multiplier": found})
-    return plan.model_copy(update={"privacy": changed})
+    made = plan.model_copy(update={"privacy": changed})
+    try:
+        update_multiplier(made)
+    except ConfigError:
+        keys = [key for key in ("metrics_noise", "clip_noise") if getattr(privacy, key) is not None]
+        raise ConfigError(
+            f"noise_multiplier = {found:.4g} would keep the whole within epsilon {epsilon:g}, but "
+            f"what it must cover beside the updates takes all of it; raise or leave out "
+            f"{' and '.join(f'privacy.{key}' for key in keys) or 'privacy.metrics'}"
+        ) from None
+    return made
 
 
 def _privacy(plan: FederationPlan) -> Privacy:

@@ -67,6 +67,11 @@ class Measured:
         return self.std / self.change if self.change > 0 else float("inf")
 
     @property
+    def reach(self) -> float:
+        """The change over the most that the claim counts with, as measured; at most about 1."""
+        return self.claimed * self.change / self.std if self.std > 0 else float("inf")
+
+    @property
     def passed(self) -> bool:
         """Whether the noise covers the change as claimed."""
         return self.p >= LEVEL and self.shape >= LEVEL

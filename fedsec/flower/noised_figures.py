@@ -13,12 +13,9 @@ from numpy.typing import NDArray
 from fedsec.flower.collection import Attempt, Collected
 from fedsec.flower.combination import Combination, Combined
 from fedsec.flower.messages import TRAIN_LOSS
-from fedsec.flower.reporting import Json
+from fedsec.flower.reporting import NOISED, Json
 from fedsec.privacy.figures import Figures
 from fedsec.vectors import Arrays
-
-NOISED = "noised"
-"""In a round's event: the noised means, of the model that the round began with."""
 
 Floats = TypeVar("Floats", bound=np.floating[Any])
 

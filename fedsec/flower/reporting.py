@@ -9,6 +9,8 @@ Json: TypeAlias = bool | int | float | str | list["Json"] | Mapping[str, "Json"]
 
 ROUND, MODEL, NODES, NOTE = "round", "model", "nodes", "note"
 
+NOISED = "noised"
+"""In a round's event: noised means of figures, of the model that the round began with."""
 COHORT, SECRET = "cohort", "secret"
 """In a round's event whose nodes are drawn in secret: nothing in it may depend on who they were."""
 

@@ -96,6 +96,29 @@ def test_the_noise_of_a_sum_is_told_of_figures_too(
     assert expected <= told["noise_of_figures"]["train-loss"] <= 1.02 * expected
 
 
+def test_the_multiplier_of_updates_is_told_where_figures_take_their_part(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path, 'model = "central"\nmetrics = { train-loss = [0, 4] }\n')
+    assert fedsec(["privacy", "spend", str(path), "--size", "400"]) == 0
+    assert "noise          multiplier 2, of the updates 2.121, std" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("key", ["metrics_noise", "clip_noise"])
+def test_calibration_names_what_takes_all_of_the_noise(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str
+) -> None:
+    keys = {
+        "metrics_noise": "metrics = { train-loss = [0, 4] }\nmetrics_noise = 6.0\n",
+        "clip_noise": "clip_quantile = 0.5\nclip_noise = 3.0\n",
+    }
+    path = written(tmp_path, 'model = "central"\n' + keys[key])
+    assert fedsec(["privacy", "calibrate", str(path), "--epsilon", "0.2"]) == 2
+    told = capsys.readouterr().err
+    assert "would keep the whole within epsilon 0.2, but what it must cover" in told
+    assert f"raise or leave out privacy.{key}" in told
+
+
 @pytest.mark.slow
 def test_what_amplification_saves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = written(tmp_path, 'model = "central"\nsampling = 0.2\n')

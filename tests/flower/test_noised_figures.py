@@ -13,9 +13,10 @@ from fedsec.flower.messages import (
     train_reply,
 )
 from fedsec.flower.node_privacy import NodePrivacy, unchanged
-from fedsec.flower.noised_figures import NOISED, NoisedFigures
+from fedsec.flower.noised_figures import NoisedFigures
 from fedsec.flower.perturb import Perturb
 from fedsec.flower.private import central_mechanism
+from fedsec.flower.reporting import NOISED
 from fedsec.flower.table import collection, combination
 from fedsec.plan import FederationPlan
 from fedsec.plan.figures import figures_of, update_multiplier

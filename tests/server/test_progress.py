@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from fedsec.console import console
 from fedsec.errors import FedsecError, IdentityError, PolicyRefusal
 from fedsec.wire.generated import admin_pb2 as pb
+from fedsec_server.commands.history import History
 from fedsec_server.commands.progress import Screen, news
 from fedsec_server.commands.reach import Reach
 from fedsec_server.commands.rounds import Rounds
@@ -99,6 +100,25 @@ def test_a_round_whose_nodes_are_a_secret_counts_none() -> None:
     row = rounds.add(event(1, round=1, cohort="secret", loss=0.5))
     assert row is not None
     assert rounds.cells(row)[:3] == (1, "secret", "0.5000")
+
+
+def test_noised_figures_are_shown_by_name_and_the_loss_of_training_is_not_that_of_the_tests() -> (
+    None
+):
+    rounds = Rounds()
+    noised = {"loss": 0.41, "accuracy": 0.93, "train-loss": -1.7}
+    row = rounds.add(event(1, round=4, train_loss=-1.7, noised=noised, answered=[1, 2]))
+    assert row is not None
+    assert (row.loss, row.accuracy) == (0.41, 0.93)
+    told = "loss 0.41, accuracy 0.93, train-loss -1.7 (round 4)"
+    assert rounds.noised() == told
+    assert ("noised figures", told) in rounds.summary()
+    assert rounds.add(event(2, round=5, noised="no mapping")) is not None
+    assert rounds.noised() == told
+    history = History()
+    history.take(of(event(1, round=4, train_loss=-1.7, noised=noised)))
+    assert history.figures["accuracy"] == {4: 0.93}
+    assert history.losses() == {"training": {4: -1.7}, "tests": {4: 0.41}}
 
 
 def test_many_missing_nodes_are_counted() -> None:

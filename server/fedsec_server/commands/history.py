@@ -5,8 +5,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from fedsec.flower.reporting import NOISED
 from fedsec.wire.generated import admin_pb2 as pb
 from fedsec_server.commands.reach import Reach
+from fedsec_server.commands.rounds import numbers_of
 from fedsec_server.commands.sites import HEADLINES, Sites
 
 SILENCE_S = 2.0  # after which a run that goes on has told all that it had to tell
@@ -66,7 +68,9 @@ class History:
         number = detail.get("round")
         if not isinstance(number, int):
             return
-        for name, value in detail.items():
+        noised = numbers_of(detail.get(NOISED))  # "train-loss" is "train_loss" as well
+        further = {key: value for key, value in noised.items() if "-" not in key}
+        for name, value in {**further, **detail}.items():
             if name in {"round", "rounds", "attempt", "examples"} or isinstance(value, bool):
                 continue
             if name == "seconds" and isinstance(value, int | float):

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from rich.table import Table
 
-from fedsec.console import format_bytes, format_duration, table
-from fedsec.flower.reporting import COHORT, SECRET
+from fedsec.console import format_bytes, format_duration, safe, table
+from fedsec.flower.reporting import COHORT, NOISED, SECRET
 from fedsec.wire.generated import admin_pb2 as pb
 from fedsec_server.commands.sites import Sites
 
@@ -28,6 +28,7 @@ class Row:
         accuracy: Of the evaluation, 0 to 1.
         seconds: That the round took.
         moved: Bytes to and from the nodes together.
+        noised: Means of nodes' figures, by name, under the noise of a plan's privacy.
     """
 
     number: int
@@ -37,6 +38,7 @@ class Row:
     accuracy: float | None
     seconds: float | None
     moved: int
+    noised: Mapping[str, float]
 
 
 @dataclass
@@ -93,6 +95,8 @@ class Rounds:
             lines.append(("loss", f"{losses[-1]:.4f}"))
         if accuracies := [row.accuracy for row in rows if row.accuracy is not None]:
             lines.append(("accuracy", f"{accuracies[-1]:.4f}"))
+        if noised := self.noised():
+            lines.append(("noised figures", noised))
         if times := [row.seconds for row in rows if row.seconds is not None]:
             median = format_duration(statistics.median(times))
             lines.append(("time of a round", f"{median} (median)"))
@@ -103,6 +107,14 @@ class Rounds:
         if missed := sum(bool(row.missing) for row in rows):
             lines.append(("rounds with missing nodes", missed))
         return lines
+
+    def noised(self) -> str:
+        """Returns the last noised means of nodes' figures, in words; empty where none are told."""
+        for number in sorted(self.rows, reverse=True):
+            if told := self.rows[number].noised:
+                figures = ", ".join(f"{safe(name)} {value:.4g}" for name, value in told.items())
+                return f"{figures} (round {number})"
+        return ""
 
     def _missing(self, missing: Mapping[str, str]) -> str:
         named = [f"{self.names.get(node, node)}: {why}" for node, why in missing.items()]
@@ -118,17 +130,25 @@ def _nodes(row: Row) -> int | str:
 
 
 def _row(detail: Mapping[str, object]) -> Row:
-    loss = _number(detail.get("loss"))
+    noised = numbers_of(detail.get(NOISED))
+    loss = _number(detail.get("loss", noised.get("loss")))
     answered = detail.get("answered")
     return Row(
         number=int(_number(detail.get("round")) or 0),
         answered=_count(answered) if detail.get(COHORT) != SECRET else None,
         missing={**_reasons(detail.get("failed")), **_reasons(detail.get("rejected"))},
         loss=_number(detail.get("train_loss")) if loss is None else loss,
-        accuracy=_number(detail.get("accuracy")),
+        accuracy=_number(detail.get("accuracy", noised.get("accuracy"))),
         seconds=_number(detail.get("seconds")),
         moved=sum(int(_number(detail.get(key)) or 0) for key in ("bytes_up", "bytes_down")),
+        noised=noised,
     )
+
+
+def numbers_of(value: object) -> dict[str, float]:
+    """Returns the numbers of what should be a mapping from names to them."""
+    found = value.items() if isinstance(value, Mapping) else ()
+    return {str(name): float(each) for name, each in found if isinstance(each, int | float)}
 
 
 def _number(value: object) -> float | None:

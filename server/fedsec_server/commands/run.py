@@ -157,6 +157,8 @@ def show_run(
 def _show_rounds(rounds: Rounds) -> None:
     if rounds.rows:
         show(rounds.table(title="\nRounds"))
+    if noised := rounds.noised():
+        say(f"Means of nodes' figures, noised: {noised}")
     if rounds.sites:
         show(rounds.sites.table(rounds.names))
 
