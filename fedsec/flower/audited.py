@@ -100,8 +100,8 @@ class Planned(ABC):
 
     @property
     def replaces(self) -> bool:
-        """See `Mechanism`."""
-        return False
+        """See `Mechanism`: as the plan's guarantee says, on which its price rests."""
+        return terms(self.plan).guarantee.adjacency == "replace-one"
 
     @property
     def sampling(self) -> float:
@@ -211,11 +211,6 @@ class LocalMechanism(Planned):
         """See `Mechanism`."""
         return (1,)
 
-    @property
-    def replaces(self) -> bool:
-        """See `Mechanism`."""
-        return True
-
     def release(self, rows: Matrix, source: Keystream) -> Vector:
         """See `Mechanism`."""
         (row,) = _without_figures(rows[:1], self.privacy)
@@ -289,6 +284,11 @@ class ExampleMechanism(Planned):
     def survivors(self) -> tuple[int, ...]:
         """See `Mechanism`."""
         return (_EXAMPLES,)
+
+    @property
+    def replaces(self) -> bool:
+        """See `Mechanism`: an example is there or is not."""
+        return False
 
     @property
     def price(self) -> Price:

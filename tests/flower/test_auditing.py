@@ -1,6 +1,7 @@
 """An audit of real mechanisms: honest ones pass, each planted defect is caught by the part named."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -15,14 +16,16 @@ from fedsec.flower.audited import (
     Mechanism,
     mechanism_of,
 )
-from fedsec.flower.auditing import Planting, measure
+from fedsec.flower.auditing import Measured, Planting, measure
 from fedsec.flower.collection import Attempt, Collected
 from fedsec.flower.private import Central, Doubles
 from fedsec.flower.records import NodeRecord
 from fedsec.flower.strategy import Matrix
 from fedsec.plan import FederationPlan
+from fedsec.plan.terms import terms
 from fedsec.privacy.gaussian import GaussianMechanism
 from fedsec.privacy.keystream import Keystream
+from fedsec.privacy.ledger import Terms
 from fedsec.secagg.groups import group_sizes
 from fedsec.tasks.private_training import GridOptimizer, PrivateTraining
 from fedsec.vectors import Arrays, Vector
@@ -186,6 +189,25 @@ def test_canaries_catch(kind: type[Central]) -> None:
     assert found.estimate.low > found.claimed
     assert found.bound > 2.0
     assert not found.passed
+
+
+def test_noise_for_another_adjacency_than_the_guarantee_s_is_caught(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A row that is replaced moves the mean twice as far as one that is missing."""
+
+    def mixed(of: FederationPlan) -> Terms:
+        right = terms(of)
+        return replace(right, guarantee=replace(right.guarantee, adjacency="replace-one"))
+
+    honest = CentralMechanism(plan())
+    assert all(each.passed for each in measure_of(honest))
+    monkeypatch.setattr("fedsec.flower.audited.terms", mixed)
+    assert not any(each.passed for each in measure_of(honest))
+
+
+def measure_of(mechanism: CentralMechanism) -> list[Measured]:
+    return measure(mechanism, clip=CLIP, size=SIZE, rng=np.random.default_rng(1))
 
 
 def test_a_tenth_less_noise_is_caught_at_every_number_of_survivors() -> None:

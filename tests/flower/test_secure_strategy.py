@@ -13,6 +13,7 @@ from fedsec.errors import ConfigError, StateError
 from fedsec.flower import SecureStrategy, secure_mod
 from fedsec.flower.app_mod import TURN, WORDS
 from fedsec.flower.local import LocalGrid, node_contexts
+from fedsec.flower.messages import ATTEMPT, INSTRUCTION
 from fedsec.flower.secure_strategy import SummingGrid
 from fedsec.plan import FederationPlan
 
@@ -173,6 +174,23 @@ def test_every_app_sees_the_round_whatever_the_envelope_says() -> None:
         fleet, ArrayRecord([BEGIN]), num_rounds=2
     )
     assert seen == {"1", "2"}
+
+
+def test_no_attempt_beyond_those_of_the_plan_is_answered() -> None:
+    class Again(Fleet):
+        def push_messages(self, messages: Iterable[Message]) -> list[str]:
+            sent = list(messages)
+            for message in sent:
+                message.content.config_records[INSTRUCTION][ATTEMPT] = 4
+            return list(super().push_messages(sent))
+
+    plan = make_plan()
+    fleet = Again(plan)
+    with pytest.raises(StateError, match="did not come about in 3 attempts"):
+        SecureStrategy(FedAvg(fraction_evaluate=0.0), plan).start(
+            fleet, ArrayRecord([BEGIN]), num_rounds=1
+        )
+    assert all("attempt 4 at round 1; the plan has 3" in m.error.reason for m in fleet.came)
 
 
 def test_an_evaluation_is_not_asked_for() -> None:

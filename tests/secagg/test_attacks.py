@@ -97,6 +97,19 @@ def test_one_key_for_two_nodes() -> None:
 
 
 @pytest.mark.parametrize("malicious", [False, True])
+@pytest.mark.parametrize("name", ["mask_key", "seal_key"])
+def test_one_exchange_key_for_two_nodes(malicious: bool, name: str) -> None:
+    def change(sent: Sent) -> Sent:
+        assert isinstance(sent, Roster)
+        copied = replace(sent.offers[1], **{name: getattr(sent.offers[0], name)}).signed_by(
+            signer(11), make_setting(malicious=malicious).session.context
+        )
+        return replace(sent, offers=(sent.offers[0], copied, *sent.offers[2:]))
+
+    assert attacked(FIRST_ROSTER[malicious], change, malicious=malicious) == "duplicate-key"
+
+
+@pytest.mark.parametrize("malicious", [False, True])
 @pytest.mark.parametrize("other", [{"attempt": 2}, {"asked": bytes(32)}])
 def test_offers_of_another_attempt_or_for_another_model(
     malicious: bool, other: dict[str, Any]
@@ -189,6 +202,10 @@ def test_a_survivor_that_shared_nothing_with_the_victim() -> None:
     assert rig.refused[VICTIM].code == "bad-survivors"
 
 
+def forged_by(sent: Survivors, who: int) -> Survivors:
+    return Survivors(sent.nodes, {**sent.signatures, who: b"\x07" * 64})
+
+
 @pytest.mark.parametrize(
     ("change", "code"),
     [
@@ -202,6 +219,8 @@ def test_a_survivor_that_shared_nothing_with_the_victim() -> None:
             lambda sent: Survivors(sent.nodes, dict.fromkeys(sent.signatures, b"\x07" * 64)),
             "bad-signature",
         ),
+        (lambda sent: forged_by(sent, min(sent.signatures)), "bad-signature"),
+        (lambda sent: forged_by(sent, max(sent.signatures)), "bad-signature"),
     ],
 )
 def test_signatures_on_the_survivors(change: Callable[[Sent], Sent], code: str) -> None:
@@ -274,6 +293,26 @@ def test_the_site_asks_for_more_nodes_than_there_are() -> None:
     roster = replace(sent, offers=tuple(offer if o.node == VICTIM else o for o in sent.offers))
     with pytest.raises(PolicyRefusal, match="min_cohort = 11"):
         node.step(me, state, roster)
+
+
+def test_members_that_did_not_reveal_do_not_make_the_session_smaller_than_the_site_allows() -> None:
+    shown: dict[str, tuple[node.State, Sent]] = {}
+
+    def twist(stage: str, i: int, sent: Sent) -> Sent:
+        if i == VICTIM:
+            shown[stage] = rig.states[i], sent
+        return sent
+
+    rig = Rig(make_setting(malicious=True), IDS, twist=twist)
+    rig.run()
+    state, sent = shown["shares"]
+    assert isinstance(sent, Roster)
+    nonces = {identity: nonce for identity, nonce in sent.nonces.items() if identity != 11}
+    offers = tuple(offer for offer in sent.offers if offer.node != 11)
+    fewer = replace(sent, offers=offers, nonces=nonces)
+    node.step(replace(rig.nodes[VICTIM], minima=Minima(cohort=9)), state, fewer)
+    with pytest.raises(PolicyRefusal, match="min_cohort = 10"):
+        node.step(replace(rig.nodes[VICTIM], minima=Minima(cohort=10)), state, fewer)
 
 
 def test_a_vector_of_other_words_than_the_session_s_is_not_masked() -> None:

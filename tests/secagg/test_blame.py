@@ -56,6 +56,28 @@ def test_a_flipped_share_that_is_needed_loses_the_sum_and_names_its_sender() -> 
     assert set(end.blamed) == {LIAR}
 
 
+@MODES
+def test_who_gives_another_share_of_its_own_secret_is_named_where_each_is_needed(
+    malicious: bool,
+) -> None:
+    """Nothing is committed to for that share; but the others' fit, and together they do not."""
+
+    def tamper(at: str, i: int, answer: object) -> object:
+        if at == "vector" and i in {10, 11, 13}:
+            return None
+        if (at, i) != ("revealed", LIAR):
+            return answer
+        assert isinstance(answer, tuple)
+        return tuple(
+            replace(each, value=each.value ^ 1) if each.owner == LIAR else each for each in answer
+        )
+
+    end = Rig(make_setting(malicious=malicious), IDS, tamper=tamper).run()
+    assert isinstance(end, Lost)
+    assert set(end.blamed) == {LIAR}
+    assert "do not give the secret" in end.blamed[LIAR]
+
+
 def bad_polynomial(answer: object, rig: Rig, *, complain: bool) -> Shares:
     """Shares that agree with their commitments, or do not, but give no such secret."""
     assert isinstance(answer, Shares)
