@@ -159,10 +159,10 @@ def save(figure: Figure, path: Path) -> None:
         raise ConfigError(f"{path}: a picture's name must end in {', '.join(SUFFIXES)}")
     FigureCanvasAgg(figure)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150)
     except OSError as error:
-        missing = "" if path.parent.is_dir() else f": there is no directory {path.parent}"
-        raise ConfigError(f"{path} cannot be written: {error.strerror}{missing}") from error
+        raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def _longest(names: Sequence[str]) -> int:

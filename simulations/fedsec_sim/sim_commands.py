@@ -115,6 +115,8 @@ def plot(
     """Draw a figure of one or more simulations over their rounds."""
     from fedsec_sim.plots import curves, save  # noqa: PLC0415 - matplotlib takes a second
 
+    if not out.parent.is_dir():
+        raise ConfigError(f"{out} cannot be written: there is no directory {out.parent}")
     histories = _read(runs)
     lines = {
         path.stem: history.series(figure) for path, history in zip(runs, histories, strict=True)

@@ -1,5 +1,6 @@
 """Whole simulations: as a federation gives, whatever the engine; kept, shown and refused."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -180,6 +181,10 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     picture = tmp_path / "run.png"
     assert run(["sim", "plot", str(out), "-o", str(picture)]) == 0
     assert picture.read_bytes().startswith(b"\x89PNG")
+    nowhere = tmp_path / "mistyped" / "a.png"
+    assert run(["sim", "plot", str(out), "-o", str(nowhere)]) == 2
+    assert "there is no directory" in capsys.readouterr().err
+    assert not nowhere.parent.exists()
     assert run(["sim", "plot", str(out), "--figure", "colour"]) == 2
     assert "has no figure 'colour'; all runs have: " in capsys.readouterr().err
     assert run(["simulate", str(plan), "--data", "alpha"]) == 2
@@ -248,3 +253,18 @@ def test_a_rule_is_none_or_a_table_and_one_node_in_five_is_hostile() -> None:
 def test_what_cannot_be_varied_is_refused(given: dict[str, object], text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         simulate(EQUAL, **given)  # type: ignore[arg-type]
+
+
+def test_runs_are_told_apart_by_what_was_chosen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = EQUAL.replace("rounds = 3", "rounds = 1")
+    robust = text + '[robust]\nrule = "median"\nbyzantine = 2\n'
+    files = [tmp_path / f"{name}.jsonl" for name in ("mean", "median")]
+    for file, plan in zip(files, (text, robust), strict=True):
+        simulate(plan, engine="loop", workers=1).save(file)
+    assert run(["sim", "compare", *map(str, files), "--json"]) == 0
+    plain, other = json.loads(capsys.readouterr().out)
+    assert (plain["rule"], other["rule"]) == (None, "median")
+    assert "nodes" not in plain  # they have as many
+    assert plain["seconds"] > 0
