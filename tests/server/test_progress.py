@@ -114,9 +114,12 @@ def test_noised_figures_are_shown_by_name_and_the_loss_of_training_is_not_that_o
     assert rounds.noised() == told
     assert ("noised figures", told) in rounds.summary()
     assert rounds.add(event(2, round=5, noised="no mapping")) is not None
+    assert rounds.add(event(3, round=6, loss=10**400, noised={"loss": 10**400})) is not None
     assert rounds.noised() == told
     history = History()
     history.take(of(event(1, round=4, train_loss=-1.7, noised=noised)))
+    history.take(of(event(2, round=5, loss=10**400, better=True)))
+    assert "better" not in history.figures
     assert history.figures["accuracy"] == {4: 0.93}
     assert history.losses() == {"training": {4: -1.7}, "tests": {4: 0.41}}
 

@@ -16,6 +16,8 @@ FINAL = frozenset({"finished", "failed", "stopped"})
 
 Series = dict[int, float]
 
+_NO_FIGURES = frozenset({"round", "rounds", "attempt", "examples"})
+
 
 @dataclass
 class History:
@@ -70,13 +72,11 @@ class History:
             return
         noised = numbers_of(detail.get(NOISED))  # "train-loss" is "train_loss" as well
         further = {key: value for key, value in noised.items() if "-" not in key}
-        for name, value in {**further, **detail}.items():
-            if name in {"round", "rounds", "attempt", "examples"} or isinstance(value, bool):
-                continue
-            if name == "seconds" and isinstance(value, int | float):
-                self.seconds[number] = float(value)
-            elif isinstance(value, int | float) and not name.startswith("bytes_"):
-                self.figures.setdefault(name, {})[number] = float(value)
+        for name, value in numbers_of({**further, **detail}).items():
+            if name == "seconds":
+                self.seconds[number] = value
+            elif name not in _NO_FIGURES and not name.startswith("bytes_"):
+                self.figures.setdefault(name, {})[number] = value
         if (sites := Sites.of(detail)) is not None:
             self.sites[number] = sites
 

@@ -148,14 +148,19 @@ def _row(detail: Mapping[str, object]) -> Row:
 def numbers_of(value: object) -> dict[str, float]:
     """Returns the numbers of what should be a mapping from names to them."""
     found = value.items() if isinstance(value, Mapping) else ()
-    return {str(name): float(each) for name, each in found if isinstance(each, int | float)}
+    numbers = {
+        str(name): _number(each)
+        for name, each in found
+        if isinstance(each, int | float) and not isinstance(each, bool)
+    }
+    return {name: number for name, number in numbers.items() if number is not None}
 
 
 def _number(value: object) -> float | None:
     """Returns a number; an app may report anything, and NaN comes as text."""
     try:
         return float(value) if isinstance(value, int | float | str) else None
-    except ValueError:
+    except (ValueError, OverflowError):  # a whole number may be beyond any float
         return None
 
 
