@@ -15,6 +15,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated
 
+import click
 import typer
 import typer.core
 from typer.main import get_command
@@ -26,7 +27,7 @@ from fedsec.errors import FedsecError
 GROUP = "fedsec.commands"
 REFUSED = 2  # exit code of a command that could not be carried out
 _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})  # no fault of the program
-_LINE = 2000  # longest line of an error, in characters
+_LINE = 2000  # longest line of an error or of a command's help, in characters
 
 _HELP = """Federated learning over mutual TLS.
 
@@ -45,6 +46,19 @@ Examples:
 
 # Else typer imports what draws frames, for 0.1 s, and escapes the brackets of "[required]".
 typer.core.HAS_RICH = False
+
+
+class CommandGroup(typer.core.TyperGroup):
+    """A group whose list of commands holds whole sentences, on as many lines as they take."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the list; click's own cuts each sentence to what fits on its line."""
+        found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        shown = [(name, each) for name, each in found if each is not None and not each.hidden]
+        rows = [(name, each.get_short_help_str(_LINE)) for name, each in shown]
+        if rows:
+            with formatter.section("Commands"):
+                formatter.write_dl(rows)
 
 
 @dataclass(frozen=True)
@@ -146,6 +160,7 @@ def _placeholder() -> None:
 
 def _typer(text: str) -> typer.Typer:
     return typer.Typer(
+        cls=CommandGroup,
         help=text,
         add_completion=False,
         rich_markup_mode=None,

@@ -62,6 +62,14 @@ def test_every_command_says_what_it_does_and_has_an_example() -> None:
             assert command.help.split("\n\n")[0].rstrip().endswith("."), words
 
 
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_a_list_of_commands_holds_whole_sentences(width: int) -> None:
+    for words, command in commands().items():
+        context = click.Context(command, info_name=words, terminal_width=width)
+        shown = " ".join(command.get_help(context).split())
+        assert "..." not in shown.partition(" Commands: ")[2], words
+
+
 def test_what_a_help_shows_can_be_typed() -> None:
     for words in commands():
         for line in USED.findall(help_of(words)):

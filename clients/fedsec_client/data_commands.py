@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedsec.cli import CommandGroup
 from fedsec.console import Json, emit_json, examples, safe, say, show, table
 from fedsec.data.files import anchored
 from fedsec.data.reference import reference_page
@@ -20,6 +21,7 @@ from fedsec_client.settings import FILE_NAME, DataSet, NodeSettings
 
 if TYPE_CHECKING:
     from fedsec.data.summary import Summary
+    from fedsec.plan import FederationPlan
 
 MAX_NAMED = 60  # inputs in one cell
 
@@ -34,7 +36,7 @@ Exit codes: 0 the data set can be used; 1 it cannot; 2 there is no such data set
 
 def fill(group: typer.Typer) -> None:
     """Adds the group `data` to `fedsec node`."""
-    data = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+    data = typer.Typer(cls=CommandGroup, no_args_is_help=True, rich_markup_mode=None)
     data.callback()(_group)
     data.command("check", epilog=_CHECK)(check)
     data.command("reference", epilog=examples("fedsec node data reference > data.md"))(reference)
@@ -62,13 +64,11 @@ def check(
 
     Problems name file, row and column. No value is ever printed.
     """
-    from fedsec.data.reading import read  # noqa: PLC0415 - pyarrow; `fedsec node start` comes by
-    from fedsec.data.summary import summarise  # noqa: PLC0415
-
     options = anchored(_table(NodeSettings.load(directory), name).options, directory)
+    wanted = None if plan is None else _read_plan(plan)
     try:
-        summary = summarise(read(options)[1])
-        problems = [] if plan is None else _misfits(plan, options, name)
+        summary = _summary(options, wanted)
+        problems = [] if wanted is None else _misfits(wanted, options, name, str(plan))
     except DataError as error:
         _tell(DataError(error.detail, name).args[0].splitlines(), None, json=json)
         raise typer.Exit(1) from None
@@ -97,17 +97,40 @@ def _table(settings: NodeSettings, name: str) -> DataSet:
     return data
 
 
-def _misfits(file: Path, options: Mapping[str, object], name: str) -> list[str]:
-    """Returns why the data set does not fit the plan in `file`.
+def _read_plan(file: Path) -> "FederationPlan":
+    from fedsec.commands.plans import read_plan  # noqa: PLC0415 - numpy, for this option only
+
+    return read_plan(file)
+
+
+def _summary(options: Mapping[str, object], plan: "FederationPlan | None") -> "Summary":
+    """Returns what may be told of a data set.
+
+    Raises:
+        DataError: It cannot be used.
+    """
+    from fedsec.data.reading import read  # noqa: PLC0415 - pyarrow; `fedsec node start` comes by
+    from fedsec.data.summary import summarise  # noqa: PLC0415 - as above
+    from fedsec.tasks.partition import part_of  # noqa: PLC0415 - as above
+
+    settings, records = read(options)
+    mine = records.take(part_of(settings, records))
+    data = None if plan is None else plan.data
+    classes = None if data is None else data.classes is not None
+    return summarise(records, mine, settings.test, classes=classes)
+
+
+def _misfits(
+    plan: "FederationPlan", options: Mapping[str, object], name: str, file: str
+) -> list[str]:
+    """Returns why the data set does not fit the plan, which is in `file`.
 
     Raises:
         ConfigError: The plan is wrong.
         DataError: The records do not fit it.
     """
-    from fedsec.commands.plans import read_plan  # noqa: PLC0415 - numpy, for this option only
     from fedsec.tasks.table import load_task  # noqa: PLC0415 - torch, for this option only
 
-    plan = read_plan(file)
     task, _ = plan.learning
     if task.data != name:
         return [f'{file} asks for the data set "{task.data}", not for "{name}"']
@@ -135,6 +158,8 @@ def _tell(problems: list[str], summary: "Summary | None", *, json: bool) -> None
 def _rows(found: "Summary") -> Iterator[tuple[str, str]]:
     dropped = found.read - found.used
     yield "records", f"{found.used}" + (f", {dropped} left out" if dropped else "")
+    of = "" if found.train + found.test == found.used else ", of this node's part of them"
+    yield "split", f"{found.train} to train on, {found.test} to test on{of}"
     if found.inputs:
         named = ", ".join(found.inputs[:MAX_NAMED])
         more = f" and {len(found.inputs) - MAX_NAMED} more" * (len(found.inputs) > MAX_NAMED)

@@ -11,8 +11,10 @@ from fedsec.errors import ConfigError
 from fedsec_client.arguments import NodeDirectory, read_invite
 from fedsec_client.checks import check_directory
 from fedsec_client.doctor import examine
+from fedsec_client.enrolment import DIRECTORY
 from fedsec_client.findings import report
 from fedsec_client.invite_checks import examine_invite
+from fedsec_client.settings import FILE_NAME
 
 
 def fill(group: typer.Typer) -> None:
@@ -23,6 +25,7 @@ def fill(group: typer.Typer) -> None:
 
 def check(directory: NodeDirectory, *, json: Json = False) -> None:
     """Check a node's settings, apps, keys and file modes, without any connection."""
+    _must_be_a_nodes(directory, "check")
     if not report(check_directory(directory, now=datetime.now(UTC)), json=json):
         raise typer.Exit(1)
 
@@ -55,7 +58,18 @@ def doctor(
             raise typer.Exit(1)
         return
     place = directory or Path.cwd()
-    if not (place / "identity").exists() and not (place / "node.toml").exists():
-        raise ConfigError(f"{place} is not the directory of a node; name it: fedsec doctor DIR")
+    _must_be_a_nodes(place, "doctor")
     if not report(examine(place, now=now), json=json):
         raise typer.Exit(1)
+
+
+def _must_be_a_nodes(place: Path, command: str) -> None:
+    """Refuses a place that holds nothing of a node: whatever was found there would mislead."""
+    if (place / DIRECTORY).exists() or (place / FILE_NAME).exists():
+        return
+    if not place.is_dir():
+        raise ConfigError(f"there is no directory {place}; is it mistyped?")
+    raise ConfigError(
+        f"{place} is not the directory of a node: it holds neither {FILE_NAME} nor {DIRECTORY}/; "
+        f"name it: fedsec node {command} DIR, or join first: fedsec node join INVITE --dir DIR"
+    )

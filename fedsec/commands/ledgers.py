@@ -178,21 +178,16 @@ def _json(account: "Account") -> dict[str, object]:
 
 
 def _text_plot(account: "Account") -> str:
-    import plotext  # noqa: PLC0415 - only where a person looks
+    from fedsec.commands.characters import drawing  # noqa: PLC0415 - only where a person looks
 
-    numbers, epsilons = zip((0, 0.0), *account.curve(), strict=True)
-    figure = plotext.figure
-    figure.clear()
-    figure.plot_size(PLOT_WIDTH, PLOT_HEIGHT)
-    figure.title(f"epsilon at delta {account.delta:g}, by charge")
-    signal = figure.signal(list(numbers), list(epsilons), marker="*")
-    signal.lines()
-    figure.draw(signal)
-    return str(plotext.uncolorize(str(figure.build())))
+    title = f"epsilon at delta {account.delta:g}, by charge"
+    lines = {"": {0: 0.0, **dict(account.curve())}}
+    return drawing(title, lines, width=PLOT_WIDTH, height=PLOT_HEIGHT)
 
 
 def _draw(path: Path, found: "list[Account]") -> None:
     from matplotlib.figure import Figure  # noqa: PLC0415 - takes a second
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 - as above
 
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.add_subplot()
@@ -203,6 +198,7 @@ def _draw(path: Path, found: "list[Account]") -> None:
         style = styles[place % len(styles)]
         axes.plot(numbers, epsilons, color="black", linestyle=style, marker=".", label=label)
     axes.set_xlabel("charges")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_ylabel(f"epsilon at delta {found[0].delta:g}")
     axes.set_ylim(bottom=0)
     axes.grid(color="0.9", linewidth=0.6)

@@ -161,17 +161,11 @@ def _as_json(
 
 
 def _plot(spending: Spending, privacy: Privacy, what: str) -> str:
-    import plotext  # noqa: PLC0415 - only where a person looks
+    from fedsec.commands.characters import drawing  # noqa: PLC0415 - only where a person looks
 
-    figure = plotext.figure
-    figure.clear()
-    figure.plot_size(PLOT_WIDTH, PLOT_HEIGHT)
-    figure.title(f"epsilon at delta {privacy.delta:g}, by {what}")
-    rounds, epsilons = [0, *spending.epsilons], [0.0, *spending.epsilons.values()]
-    signal = figure.signal(rounds, epsilons, marker="*")
-    signal.lines()
-    figure.draw(signal)
-    return str(plotext.uncolorize(str(figure.build())))
+    title = f"epsilon at delta {privacy.delta:g}, by {what}"
+    lines = {"": {0: 0.0, **spending.epsilons}}
+    return drawing(title, lines, width=PLOT_WIDTH, height=PLOT_HEIGHT)
 
 
 def _privacy(plan: FederationPlan) -> Privacy:

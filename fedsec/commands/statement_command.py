@@ -1,14 +1,15 @@
 """`fedsec privacy statement`."""
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from fedsec.commands.ledgers import FILE_NAME
-from fedsec.commands.statements import markdown, statement
-from fedsec.console import Json, say
+from fedsec.commands.statements import markdown, statement, unescaped
+from fedsec.console import Json, safe, say
 from fedsec.errors import ConfigError
 from fedsec.files import read_public, write_public
 from fedsec.ledgerfile import LedgerFile
@@ -17,6 +18,7 @@ from fedsec.plan.federation import MAX_BYTES
 
 LAST = "last"
 NAME = "privacy-statement"
+_LINE = 5000  # longest line shown, in characters
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run, or 'last'.")]
 Directory = Annotated[
@@ -49,7 +51,8 @@ def write_statement(
     if as_json:
         typer.echo(text)
         return
-    typer.echo(page)
+    for line in unescaped(page).splitlines():
+        say(safe(line, _LINE))
     say(f"written to {to / NAME}.json and .md")
 
 
@@ -64,14 +67,23 @@ def _find(directory: Path, run: str) -> Path:
         raise ConfigError(
             f"{directory} is no coordinator's directory: it holds no runs; name one with --dir"
         )
-    known = sorted(
-        (each for each in runs.iterdir() if each.name.isdigit()), key=lambda p: int(p.name)
-    )
+    known = [each for each in runs.iterdir() if each.name.isdigit()]
     if run == LAST and known:
-        return known[-1]
+        return max(known, key=_begun)
     for each in known:
         if each.name == run:
             return each
     if not known:
         raise ConfigError("no runs yet; submit one with `fedsec run submit PLAN.toml`")
     raise ConfigError(f"there is no run {run[:40]!r} in {directory}; see `fedsec run list`")
+
+
+def _begun(place: Path) -> float:
+    """Returns when a run began, in Unix seconds: its plan is written then and never changed.
+
+    Its number does not tell: it is drawn at random.
+    """
+    try:
+        return (place / "plan.toml").stat().st_mtime
+    except OSError:
+        return -math.inf

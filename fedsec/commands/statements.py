@@ -3,6 +3,7 @@
 It follows from the plan and the ledger alone, so that an auditor who has both can make it again.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 
 from fedsec import __version__
@@ -18,6 +19,7 @@ from fedsec.privacy.events import Price
 from fedsec.privacy.ledger import OBSERVERS, Charge
 
 DELTAS = (1e-5, 1e-6)
+_SPECIAL = "\\`*_[]<>#|"  # characters that mean something to Markdown
 
 Entries = Sequence[tuple[Record, Charge]]
 
@@ -257,5 +259,14 @@ def _inline(value: object) -> str:
 
 def _plain(value: object) -> str:
     """Returns text that Markdown takes literally, on one line."""
-    text = "".join(f"\\{each}" if each in "\\`*_[]<>#|" else each for each in str(value))
+    text = "".join(f"\\{each}" if each in _SPECIAL else each for each in str(value))
     return " ".join(text.split())
+
+
+def unescaped(page: str) -> str:
+    r"""Returns a page of `markdown` for eyes instead of a program that reads Markdown.
+
+    >>> unescaped(r"the plan has no table \[privacy\]")
+    'the plan has no table [privacy]'
+    """
+    return re.sub(rf"\\([{re.escape(_SPECIAL)}])", r"\1", page)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedsec.data.records import Records
+from fedsec.data.settings import Test
+from fedsec.data.splitting import held_out
 
 MAX_CLASSES = 100  # counted; more distinct labels are numbers
 
@@ -22,6 +24,8 @@ class Summary:
         missing: Missing values by column.
         constant: Inputs that are the same in every record, from which nothing can be learned.
         classes: Records of each class 0, 1, ...; empty where the label is a number.
+        train: Records that the node trains on, of its part of them.
+        test: Records that it keeps for tests.
     """
 
     read: int
@@ -31,10 +35,24 @@ class Summary:
     missing: Mapping[str, int]
     constant: tuple[str, ...]
     classes: tuple[int, ...]
+    train: int
+    test: int
 
 
-def summarise(records: Records) -> Summary:
-    """Returns the summary of `records`."""
+def summarise(records: Records, mine: Records, test: Test, *, classes: bool | None) -> Summary:
+    """Returns the summary of `records`.
+
+    Args:
+        records: All that the files hold.
+        mine: The node's part of them.
+        test: Which of those it keeps for tests.
+        classes: Whether the label is a class; None: it is one where it looks like one.
+
+    Raises:
+        DataError: Nothing would be left to train on, or to test on.
+    """
+    counted = _classes(records)
+    kept = held_out(mine, test, classes=bool(counted) if classes is None else classes)
     constant = [
         name
         for name, column in zip(records.names, records.inputs.T, strict=False)
@@ -47,7 +65,9 @@ def summarise(records: Records) -> Summary:
         inputs=records.names,
         missing=records.missing,
         constant=tuple(constant),
-        classes=_classes(records),
+        classes=counted,
+        train=int((~kept).sum()),
+        test=int(kept.sum()),
     )
 
 

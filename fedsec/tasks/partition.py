@@ -10,11 +10,28 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsec.data.records import Records
+from fedsec.data.settings import Connector
 from fedsec.errors import ConfigError
 
 Indices = NDArray[np.int64]
 
 SPLITS = ("dirichlet", "shards", "iid")
+
+
+def part_of(settings: Connector, records: Records) -> Indices:
+    """Returns the rows of the part of `records` that `settings` name, in ascending order."""
+    parts, seed = settings.partitions, settings.seed
+    if parts == 1:
+        return np.arange(len(records), dtype=np.int64)
+    labels = np.unique(records.targets, return_inverse=True)[1].astype(np.int64)
+    if settings.split == "dirichlet":
+        made = dirichlet(labels, parts, alpha=settings.alpha, minimum=2, seed=seed)
+    elif settings.split == "shards":
+        made = shards(labels, parts, per_node=settings.shards_per_node, seed=seed)
+    else:
+        made = iid(len(records), parts, seed=seed)
+    return made[settings.partition]
 
 
 def iid(examples: int, nodes: int, *, seed: int) -> list[Indices]:

@@ -12,7 +12,7 @@ from fedsec.data.settings import Connector
 from fedsec.data.splitting import held_out
 from fedsec.errors import ConfigError, DataError
 from fedsec.plan.data import Data
-from fedsec.tasks.partition import Indices, dirichlet, iid, shards
+from fedsec.tasks.partition import part_of
 from fedsec.tasks.task import Examples, NodeData
 
 Inputs = NDArray[np.float32]
@@ -38,7 +38,7 @@ def node_data(
         ConfigError: The plan asks for what the data set does not have.
         DataError: The records do not fit the plan, or too few are left.
     """
-    mine = records.take(_part(settings, records))
+    mine = records.take(part_of(settings, records))
     inputs, targets = choose(mine), _targets(mine, wanted)
     test = held_out(mine, settings.test, classes=wanted.classes is not None)
     scale = _scaling(inputs[~test], wanted)
@@ -65,21 +65,6 @@ def _targets(records: Records, wanted: Data) -> Targets:
             "label_threshold makes classes of other labels"
         )
     return classes
-
-
-def _part(settings: Connector, records: Records) -> Indices:
-    """Returns the rows of this node's part."""
-    parts, seed = settings.partitions, settings.seed
-    if parts == 1:
-        return np.arange(len(records), dtype=np.int64)
-    labels = np.unique(records.targets, return_inverse=True)[1].astype(np.int64)
-    if settings.split == "dirichlet":
-        made = dirichlet(labels, parts, alpha=settings.alpha, minimum=2, seed=seed)
-    elif settings.split == "shards":
-        made = shards(labels, parts, per_node=settings.shards_per_node, seed=seed)
-    else:
-        made = iid(len(records), parts, seed=seed)
-    return made[settings.partition]
 
 
 def _scaling(train: Inputs, wanted: Data) -> Callable[[Inputs], Inputs]:

@@ -12,6 +12,7 @@ the handshake proved is therefore checked again here, at each RPC and while it r
 
 import asyncio
 import logging
+import re
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -230,7 +231,7 @@ class Gate:
         if visitor.principal is not None and visitor.principal.role not in method.roles:
             raise CallFailed(
                 grpc.StatusCode.PERMISSION_DENIED,
-                f"{visitor.method} is for {', '.join(sorted(method.roles))}, "
+                f"{_in_words(visitor.method)} is for {', '.join(sorted(method.roles))}, "
                 f"not for {visitor.principal.label}",
                 "role",
             )
@@ -367,6 +368,16 @@ def _reader(context: Context) -> Callable[[], Any]:
 
 def _printable(name: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in name[:100])
+
+
+def _in_words(method: str) -> str:
+    """Returns what a method does, from its path.
+
+    >>> _in_words("/fedsec.v1.Admin/InviteNode")
+    '"invite node"'
+    """
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", method.rpartition("/")[2])
+    return f'"{words.lower()}"'
 
 
 def _host(peer: str) -> str:

@@ -6,8 +6,9 @@ one line, with the reason and without the address:
     I1127 00:59:56.900597 30177 ssl_transport_security.cc:2563] Handshake failed with error
     SSL_ERROR_SSL: error:1000007d:SSL routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED: ...
 
-So stderr is led through a pipe of our own, and on to where it went before. The cost: what is
-written in the very moment in which the process is killed may be lost with the pipe.
+So stderr is led through a pipe of our own, and on to where it went before, but for what gRPC says
+because it was made to talk: the log of events has that in the coordinator's own words. The cost:
+what is written in the very moment in which the process is killed may be lost with the pipe.
 """
 
 import os
@@ -30,6 +31,11 @@ _REFUSED = re.compile(
     rb"(?P<kind>\w+)(?:: error:\w+:[\w. ]{1,40} routines:"  # not of SSL alone: ECDSA, X.509, ...
     rb"OPENSSL_internal:(?P<code>\w+)(?:: (?P<why>.*))?)?"
 )
+# What gRPC says of itself below a warning, and its warning that it was made to say so much.
+_CHATTER = re.compile(
+    rb"I\d{4} [\d:.]+ +\d+ [\w.]+:\d+\] "
+    rb"|W\d{4} [\d:.]+ +\d+ log\.cc:\d+\] Log level \w+ is not suitable for production"
+)
 
 
 def refusal_in(line: bytes) -> Refusal | None:
@@ -49,41 +55,81 @@ def refusal_in(line: bytes) -> Refusal | None:
     return Refusal(METHOD, UNKNOWN, None, code, reason)
 
 
+class Watch:
+    """Looks at each line of stderr, and tells of refusals whoever wants to know.
+
+    Args:
+        whole: Whether gRPC's own lines go on to where stderr goes, too.
+    """
+
+    def __init__(self, *, whole: bool = False) -> None:
+        self._whole = whole
+        self._tell: Callable[[Refusal], object] | None = None
+
+    @contextmanager
+    def telling(self, tell: Callable[[Refusal], object]) -> Iterator[None]:
+        """Hands each refusal to `tell`, in a thread of its own, until the end of the block.
+
+        Args:
+            tell: Must not wait.
+        """
+        self._tell = tell
+        try:
+            yield
+        finally:
+            self._tell = None
+
+    def takes(self, line: bytes) -> bool:
+        """Looks at a line; says whether it need not go on, for the log of events has it."""
+        tell = self._tell
+        if tell is not None and (refusal := refusal_in(line)):
+            tell(refusal)
+        return not self._whole and _CHATTER.match(line) is not None
+
+
 @contextmanager
-def handshakes_watched(tell: Callable[[Refusal], object]) -> Iterator[None]:
+def handshakes_watched(*, whole: bool = False) -> Iterator[Watch]:
     """Reads along on stderr until the end of the block.
 
     Args:
-        tell: Gets each refusal, in a thread of its own; must not wait.
+        whole: Whether gRPC's own lines go on to stderr, too.
     """
+    watch = Watch(whole=whole)
     before = os.dup(_STDERR)
     ours, theirs = os.pipe()
     sys.stderr.flush()
     os.dup2(theirs, _STDERR)
     os.close(theirs)
     reader = threading.Thread(
-        target=_read_along, args=(ours, before, tell), name="handshakes", daemon=True
+        target=_read_along, args=(ours, before, watch), name="handshakes", daemon=True
     )
     reader.start()
     try:
-        yield
+        yield watch
     finally:
         sys.stderr.flush()
         os.dup2(before, _STDERR)  # which closes the pipe, unless another process holds it
         reader.join(1.0)
 
 
-def _read_along(ours: int, before: int, tell: Callable[[Refusal], object]) -> None:
-    rest = b""
+def _read_along(ours: int, before: int, watch: Watch) -> None:
+    rest, looked_at = b"", True
     while data := os.read(ours, 1 << 16):
-        view = memoryview(data)
-        with suppress(OSError):  # nobody reads stderr any more, or its disk is full
-            while view:
-                view = view[os.write(before, view) :]
         *lines, rest = (rest + data).split(b"\n")
-        rest = rest[:_LONGEST]
         for line in lines:
-            if refusal := refusal_in(line):
-                tell(refusal)
+            if not (looked_at and watch.takes(line)):
+                _write(before, line + b"\n")
+            looked_at = True
+        if len(rest) > _LONGEST:  # what is left of it is in the middle of a line, not a line
+            _write(before, rest)
+            rest, looked_at = b"", False
+    _write(before, rest)
     os.close(ours)
     os.close(before)
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    with suppress(OSError):  # nobody reads stderr any more, or its disk is full
+        while view:
+            view = view[os.write(descriptor, view) :]

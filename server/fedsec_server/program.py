@@ -46,11 +46,11 @@ async def serve(directory: Path, *, json: bool = False) -> None:
         allow_files(load_settings(layout).limits)
         log_to(layout.log)
         try:
-            with _until_signal() as ended:
+            with _until_signal() as ended, handshakes_watched(whole=_grpc_is_debugged()) as watch:
                 async with coordinate(layout, os.getpid()) as coordinator:
-                    _introduce(layout, coordinator, json=json)
                     loop, refused = asyncio.get_running_loop(), coordinator.recorder.refused
-                    with handshakes_watched(lambda each: loop.call_soon_threadsafe(refused, each)):
+                    _introduce(layout, coordinator, json=json)
+                    with watch.telling(lambda each: loop.call_soon_threadsafe(refused, each)):
                         await ended.wait()
                     if not json:
                         say("The coordinator is shutting down; a second signal ends it at once.")
@@ -147,6 +147,11 @@ def allow_files(limits: Limits) -> None:
             f"(`LimitNOFILE={needed}` in the unit of systemd, `ulimit -Hn {needed}` as root "
             "before the start), or lower max_nodes in server.toml"
         )
+
+
+def _grpc_is_debugged() -> bool:
+    """Says whether the operator asked to see what gRPC says."""
+    return os.environ.get("GRPC_VERBOSITY") == "DEBUG"
 
 
 def _introduce(layout: Layout, coordinator: Coordinator, *, json: bool) -> None:

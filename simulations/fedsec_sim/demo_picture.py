@@ -1,13 +1,12 @@
 """The demo's picture: three curves and the map's thumbnail, as PNG and in characters."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import plotext
 from matplotlib.figure import Figure
 from rich.table import Table
 
+from fedsec.commands.characters import drawing
 from fedsec.console import table
 from fedsec_sim.demo_plans import Curve
 from fedsec_sim.plots import draw_curves, save
@@ -17,7 +16,6 @@ from fedsec_sim.three_defences.results import read
 from fedsec_sim.three_defences.summary import table as best_table
 
 WIDTH, HEIGHT = 78, 16  # columns and lines in the terminal
-LETTERS = "abc"
 WHERE = "docs/three-defences.md; hatched: not computed"
 SIZES = (100, 1000)
 """Numbers of nodes of which the map is shown."""
@@ -44,20 +42,8 @@ def draw(curves: Sequence[Curve], path: Path) -> Path:
 
 def characters(curves: Sequence[Curve]) -> str:
     """Returns the curves in characters: in colours on a terminal, in letters elsewhere."""
-    colours = sys.stdout.isatty()
-    figure = plotext.figure
-    figure.clear()
-    figure.plot_size(WIDTH, HEIGHT)
-    figure.title("accuracy, by round")
-    for letter, curve in zip(LETTERS, curves, strict=True):
-        rounds, values = zip(*curve.points, strict=True) if curve.points else ((), ())
-        marker = "hd" if colours else letter
-        signal = figure.signal(list(rounds), list(values), marker=marker)
-        signal.lines()
-        signal.label(curve.name)
-        figure.draw(signal)
-    text = str(figure.build())
-    return text if colours else str(plotext.uncolorize(text))
+    lines = {curve.name: dict(curve.points) for curve in curves}
+    return drawing("accuracy, by round", lines, width=WIDTH, height=HEIGHT)
 
 
 def map_in_words() -> Table:

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from fedsec.errors import ConfigError
@@ -69,6 +70,8 @@ def draw_curves(
             linewidth=1.2,
             label=name,
         )
+    if all(float(x).is_integer() for line in lines.values() for x, _ in line):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
     axes.grid(color="0.9", linewidth=0.6)

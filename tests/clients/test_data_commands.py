@@ -1,6 +1,7 @@
 """`fedsec node data check`, as typed: what is told of a data set, and that no value is."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -52,8 +53,10 @@ def typed(*words: str | Path) -> int:
 def test_shapes_names_and_counts(node: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert typed("heart", "--dir", node) == 0
     told = capsys.readouterr().out
+    told = re.sub(" +\n", "\n", told)
     for row in (
         "records   20, 1 left out",
+        "split     16 to train on, 4 to test on\n",
         "inputs    4: age, sex=f, sex=m, site",
         "label     10 of class 0, 10 of class 1",
         "missing   age 1",
@@ -69,6 +72,40 @@ def test_for_programs(node: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert told["usable"] is True
     assert (told["read"], told["used"], told["classes"]) == (21, 20, [10, 10])
     assert told["inputs"] == ["age", "sex=f", "sex=m", "site"]
+    assert (told["train"], told["test"]) == (16, 4)
+
+
+def test_what_is_for_tests_is_counted_as_the_plan_has_it(
+    node: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of two classes of 10 a quarter is 2 and 2; of 20 numbers it is 5."""
+    with (node / "node.toml").open("a") as file:
+        file.write("[data.heart.test]\nfraction = 0.25\n")
+    assert typed("heart", "--dir", node) == 0
+    assert "16 to train on, 4 to test on" in capsys.readouterr().out
+    numbers = PLAN.replace("classes = 2\n", "")
+    linear = numbers.replace('data = "heart"', 'data = "heart"\noptions = { model = "linear" }')
+    (node / "plan.toml").write_text(linear, "utf-8")
+    assert typed("heart", "--dir", node, "--plan", node / "plan.toml") == 0
+    assert "15 to train on, 5 to test on" in capsys.readouterr().out
+
+
+def test_of_a_part_of_the_records(node: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (node / "node.toml").read_text()
+    parts = text.replace('label = "ill"', 'label = "ill"\npartitions = 2')
+    (node / "node.toml").write_text(parts, "utf-8")
+    assert typed("heart", "--dir", node) == 0
+    assert "8 to train on, 2 to test on, of this node's part of them" in capsys.readouterr().out
+
+
+def test_records_that_leave_nothing_for_tests(
+    node: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (node / "node.toml").read_text()
+    tests = '[data.heart.test]\ncolumn = "site"\nvalue = "8"\n'
+    (node / "node.toml").write_text(f"{text}{tests}", "utf-8")
+    assert typed("heart", "--dir", node) == 1
+    assert "of 20 records none is left to test on" in capsys.readouterr().out
 
 
 def test_problems_hold_no_value(node: Path, capsys: pytest.CaptureFixture[str]) -> None:

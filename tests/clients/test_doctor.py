@@ -239,7 +239,19 @@ def test_the_clock_was_off_when_the_certificate_came(tmp_path: Path) -> None:
 
 def test_a_directory_that_is_no_node_s(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert fedsec(["doctor", str(tmp_path)]) == 2
-    assert "is not the directory of a node; name it: fedsec doctor DIR" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"{tmp_path} is not the directory of a node: it holds neither node.toml nor" in told
+    assert "name it: fedsec node doctor DIR" in told
+
+
+@pytest.mark.parametrize("command", ["check", "doctor"])
+def test_a_directory_that_is_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    assert fedsec(["node", command, str(tmp_path / "nope")]) == 2
+    told = capsys.readouterr()
+    assert told.err == f"Error: there is no directory {tmp_path}/nope; is it mistyped?\n"
+    assert told.out == ""
 
 
 def test_a_node_that_has_not_joined(tmp_path: Path) -> None:

@@ -1,12 +1,13 @@
 """`fedsec privacy statement`: what is guaranteed, what it rests on, and what it does not say."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from fedsec.cli import run
-from fedsec.commands.statements import markdown, statement
+from fedsec.commands.statements import markdown, statement, unescaped
 from fedsec.ledgerfile import LedgerFile
 from fedsec.plan import FederationPlan
 from fedsec.plan.terms import terms
@@ -70,7 +71,10 @@ def test_the_page_says_the_same_and_takes_names_literally(
     words = ["privacy", "statement", "3", "--dir", str(coordinator), "-o", str(tmp_path / "out")]
     assert run(words) == 0
     page = (tmp_path / "out" / "privacy-statement.md").read_text()
-    assert page in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert shown.startswith("# Privacy statement: run 3, clinics | [of] a *town*\n")
+    assert "\\" not in shown  # which only a program that reads Markdown takes away again
+    assert unescaped(page) in shown
     assert page.startswith("# Privacy statement: run 3, clinics \\| \\[of\\] a \\*town\\*\n")
     for part in ("at delta 1e-05: 6.573", "Gaussian, multiplier 5", "## Assumptions", "zero-out"):
         assert part in page
@@ -84,6 +88,16 @@ def test_a_run_without_privacy_is_told_so(
     assert said["run"] == 10
     assert said["guarantee"] is None
     assert "no differential privacy" in said["not_covered"][0]
+
+
+def test_the_last_run_is_the_newest_one(
+    coordinator: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The numbers of runs are drawn at random: a later one may be smaller."""
+    os.utime(coordinator / "runs" / "10" / "plan.toml", (1e9, 1e9))
+    (coordinator / "runs" / "99").mkdir()  # which was never begun
+    assert run(["privacy", "statement", "last", "--dir", str(coordinator), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["run"] == 3
 
 
 @pytest.mark.parametrize(

@@ -119,4 +119,4 @@ def test_clean_data_at_the_coordinator_tell_liars_and_operators_see_how(
     assert all(weights[f"node-{honest}"] > 0 for honest in range(7))
     as_auditor = ("--credentials", str(tmp_path / "auditor"))
     refused = fedsec("run", "records", str(run_id), *as_auditor, code=2)
-    assert "ShowRecords is for admin, operator, not for auditor" in refused
+    assert '"show records" is for admin, operator, not for auditor' in refused

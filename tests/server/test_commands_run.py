@@ -56,7 +56,7 @@ def test_a_person_acts_from_a_credentials_file(
     assert fedsec("node", "list", "--credentials", file, "--json").code == 0
     refused = fedsec("node", "invite", "clinic-1", "--credentials", file)
     assert refused.code == 2
-    assert "/fedsec.v1.Admin/InviteNode is for admin, not for operator ola" in refused.err
+    assert '"invite node" is for admin, not for operator ola' in refused.err
     both = fedsec("node", "list", "--credentials", file, "--dir", server)
     assert "give either --dir or --credentials, not both" in both.err
     monkeypatch.setenv("FEDSEC_CREDENTIALS", str(file))

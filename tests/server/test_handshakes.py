@@ -50,18 +50,53 @@ def test_a_long_and_strange_reason_is_cut() -> None:
     assert len(refusal.reason) < 300
 
 
-def test_what_goes_to_stderr_still_goes_there_whole_and_in_order() -> None:
+CHATTER = (
+    b"W1127 22:59:43.724799   12296 log.cc:102] Log level INFO is not suitable for production."
+)
+WARNING = b"E1127 22:59:43.724799   12296 tcp_server.cc:7] no memory"
+
+
+def on_stderr(inside: str, options: str = "") -> tuple[list[bytes], list[bytes]]:
+    """Runs a program that writes to stderr while it is read; returns the words told, the lines."""
     script = (
         "import os, sys\nfrom fedsec_server.handshakes import handshakes_watched\nseen = []\n"
-        "with handshakes_watched(seen.append):\n"
-        "    for number in range(2000):\n        print(number, 'x' * 100, file=sys.stderr)\n"
-        f"    os.write(2, {VERIFY + bytes([10])!r})\n"
-        "print(len(seen), seen[0].code)\nprint('after', file=sys.stderr)\n"
+        f"with handshakes_watched({options}) as watch:\n"
+        "    telling = watch.telling(seen.append)\n"
+        "    telling.__enter__()\n"  # to the end: stderr is read by and by
+        f"    {inside}\n"
+        "print(*[each.code for each in seen])\nprint('after', file=sys.stderr)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, check=True, env=os.environ.copy()
     )
-    assert done.stdout.split() == [b"1", b"tls-certificate-verify-failed"]
-    lines = done.stderr.splitlines()
+    return done.stdout.split(), done.stderr.split(b"\n")
+
+
+def test_what_goes_to_stderr_still_goes_there_whole_and_in_order() -> None:
+    writes = f"[os.write(2, b'%d %s\\n' % (i, b'x' * 100)) for i in range(2000)]; {said(WARNING)}"
+    told, lines = on_stderr(writes)
+    assert told == []
     assert [int(line.split()[0]) for line in lines[:2000]] == list(range(2000))
-    assert lines[2000:] == [VERIFY, b"after"]
+    assert lines[2000:] == [WARNING, b"after", b""]
+
+
+def said(*lines: bytes) -> str:
+    return f"os.write(2, {b''.join(line + bytes([10]) for line in lines)!r})"
+
+
+def test_what_grpc_was_made_to_say_is_told_and_not_shown() -> None:
+    chatter = (CHATTER, HEAD + b"something else", VERIFY)
+    told, lines = on_stderr(f"{said(b'before', *chatter)}; os.write(2, b'unfinished')")
+    assert told == [b"tls-certificate-verify-failed"]
+    assert lines == [b"before", b"unfinishedafter", b""]
+    told, lines = on_stderr(said(*chatter), "whole=True")
+    assert told == [b"tls-certificate-verify-failed"]
+    assert lines == [*chatter, b"after", b""]
+
+
+def test_the_middle_of_a_long_line_is_no_line() -> None:
+    """However long what a peer makes another program write: it cannot begin a line with it."""
+    much = 1 << 16  # as much as is read at once
+    told, lines = on_stderr(f"os.write(2, b'x' * {much}); {said(VERIFY)}")
+    assert told == []
+    assert lines == [b"x" * much + VERIFY, b"after", b""]

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from fedsec.wire.generated import admin_pb2 as pb
+from fedsec_server.commands import picture
 from fedsec_server.commands.characters import drawings, spread
 from fedsec_server.commands.history import History
 from fedsec_server.commands.picture import draw_picture
@@ -124,6 +126,13 @@ def test_many_sites_are_a_band() -> None:
         "middle": {1: 0.3, 2: 0.2},
         "highest": {1: 0.5, 2: 0.2},
     }
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 3, 30])
+def test_there_are_no_halves_of_rounds(rounds: int) -> None:
+    axes = Figure().add_subplot()
+    picture._lines(axes, {"tests": {at: 1.0 / at for at in range(1, rounds + 1)}}, "Loss")
+    assert all(float(tick).is_integer() for tick in axes.get_xticks())
 
 
 @pytest.mark.parametrize("suffix", [".svg", ".pdf"])

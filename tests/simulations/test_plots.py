@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from fedsec_sim.plots import heatmap
+from fedsec_sim.plots import curves, heatmap
 
 LONG = ["gamma:gamma=0.0", "gamma:gamma=0.33", "dirichlet:alpha=0.5"]
 
@@ -32,3 +32,14 @@ def test_names_of_columns_do_not_overlap(columns: list[str]) -> None:
     for box in boxes:
         assert box.x0 >= 0
         assert box.y0 >= 0
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 3, 5, 40])
+def test_there_are_no_halves_of_rounds(rounds: int) -> None:
+    line = [(number, 0.5 / number) for number in range(1, rounds + 1)]
+    figure = curves({"accuracy": line}, ylabel="accuracy")
+    FigureCanvasAgg(figure).draw()
+    (axes,) = figure.axes
+    assert all(float(tick).is_integer() for tick in axes.get_xticks())
+    low, high = axes.get_xlim()
+    assert any(low <= tick <= high for tick in axes.get_xticks())

@@ -1,15 +1,12 @@
-"""A run drawn in characters, by plotext: in colours on a terminal, in letters elsewhere."""
+"""A run drawn in characters."""
 
-import sys
 from collections.abc import Iterator, Mapping
 
-import plotext
-
+from fedsec.commands.characters import drawing
 from fedsec_server.commands.history import History, Series
 
 WIDTH, HEIGHT = 100, 15  # columns and lines of one drawing
 MAX_SITES = 8  # drawn one by one; of more, the lowest, the middle and the highest
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def drawings(history: History, names: Mapping[str, str]) -> Iterator[str]:
@@ -42,26 +39,4 @@ def spread(sites: Mapping[str, Series]) -> dict[str, Series]:
 
 
 def _drawing(title: str, lines: Mapping[str, Series]) -> str:
-    colours = sys.stdout.isatty()
-    figure = plotext.figure
-    figure.clear()
-    figure.plot_size(WIDTH, HEIGHT)
-    figure.title(f"{title}, by round")
-    for number, (label, series) in enumerate(lines.items()):
-        marker = "hd" if colours else LETTERS[number % len(LETTERS)]
-        signal = figure.signal(list(series), list(series.values()), marker=marker)
-        signal.lines()
-        if label:
-            signal.label(label)
-        figure.draw(signal)
-    rounds = sorted({at for series in lines.values() for at in series})
-    if rounds:
-        figure.ruler("x").ticks(_marks(rounds))
-    text = str(figure.build())
-    return text if colours else str(plotext.uncolorize(text))
-
-
-def _marks(rounds: list[int]) -> list[int]:
-    """Returns about ten of the rounds, the first and the last among them."""
-    step = max(1, -(-len(rounds) // 10))
-    return sorted({*rounds[::step], rounds[-1]})
+    return drawing(f"{title}, by round", lines, width=WIDTH, height=HEIGHT)

@@ -62,7 +62,7 @@ def _lines(axes: Axes, lines: Mapping[str, Series], title: str) -> None:
         axes.plot(list(series), list(series.values()), marker=".", label=label)
     axes.set_title(title)
     axes.set_xlabel("round")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     if lines:
         axes.legend(frameon=False)
 
@@ -83,7 +83,7 @@ def _bars(axes: Axes, seconds: Series) -> None:
     axes.bar(list(seconds), list(seconds.values()), color=TOGETHER)
     axes.set_title("Seconds per round")
     axes.set_xlabel("round")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def _comparison(axes: Axes, history: History, names: Mapping[str, str]) -> None:
