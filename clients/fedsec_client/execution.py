@@ -16,6 +16,7 @@ import os
 import socket
 import sys
 import traceback
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -263,7 +264,8 @@ def _identity(start: WorkerStart, site: Site) -> Identity | None:
         return None
     signer = Ed25519PrivateKey.from_private_bytes(start.signing_key)
     trusted = {each.node_id: each.signing_key for each in start.member}
-    return Identity(signer, trusted or None, site.minima)
+    until = datetime.fromtimestamp(start.roster_until, UTC) if start.roster_until else None
+    return Identity(signer, trusted or None, site.minima, until)
 
 
 def _agreed(plan: FederationPlan) -> None:

@@ -31,10 +31,12 @@ class Keys:
         signing_key: This node's private Ed25519 key, 32 bytes; empty where the plan needs none.
         members: Public keys (32 bytes) of the roster, by node id; empty where the plan lets the
             coordinator say whose key is whose.
+        until: Last moment at which that roster holds; None where there is none.
     """
 
     signing_key: bytes = field(default=b"", repr=False)
     members: Mapping[int, bytes] = field(default_factory=dict)
+    until: datetime | None = None
 
 
 def keys_of_run(plan: FederationPlan, directory: Path, offered: bytes, *, now: datetime) -> Keys:
@@ -70,7 +72,7 @@ def keys_of_run(plan: FederationPlan, directory: Path, offered: bytes, *, now: d
         roster = _go_by(directory / ROSTER, offered, enrolment.root_pem, own, now=now)
     except IdentityError as error:
         raise PolicyRefusal(f"the roster that the run came with: {error}") from error
-    return Keys(key.private_bytes_raw(), roster.keys)
+    return Keys(key.private_bytes_raw(), roster.keys, roster.not_after)
 
 
 def held_roster(directory: Path, root_pem: bytes) -> Roster | None:

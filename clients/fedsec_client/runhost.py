@@ -237,6 +237,7 @@ class RunHost:
             state_directory=str(self._directory / STATE_DIRECTORY),
             signing_key=self._keys.signing_key,
             member=[Peer(node_id=n, signing_key=key) for n, key in self._keys.members.items()],
+            roster_until=0 if self._keys.until is None else int(self._keys.until.timestamp()),
         )
         load_s = self._settings.limits.load_s
         try:

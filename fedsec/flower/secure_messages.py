@@ -103,6 +103,9 @@ def read_request(stage: Stage, content: RecordDict) -> Roster | Delivery | Survi
 GROUPING = frozenset({Stage.ENTRY, Stage.PART, Stage.GROUPS})
 """Stages in which groups are drawn."""
 
+BEGINNINGS = frozenset({Stage.ENTRY, Stage.OFFER})
+"""Stages that begin something: what began before its time was up is carried to its end."""
+
 
 def read_grouping_request(stage: Stage, content: RecordDict) -> Entries | None:
     """Returns what the coordinator sends as groups are drawn; None where that is nothing.

@@ -13,6 +13,7 @@ however the app ends.
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Protocol, TypeAlias
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -25,6 +26,7 @@ from fedsec.flower.asked import digest_of
 from fedsec.flower.group_node import GroupNode
 from fedsec.flower.messages import Heading, read_heading
 from fedsec.flower.secure_messages import (
+    BEGINNINGS,
     GROUPING,
     SECAGG,
     Stage,
@@ -52,6 +54,10 @@ _ROUND, _ATTEMPT = "round", "attempt"
 _FAILED = "the app answered with an error, whose words stay on the node"
 
 
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
 def kept_by_runtime(_context: Context) -> None:
     """Leaves it to Flower's runtime, which stores it when an app raises, too; not when killed."""
 
@@ -64,11 +70,26 @@ class Identity:
         signer: Its long-term signing key.
         trusted: Signing keys by node id, from the federation's signed roster; None if not pinned.
         minima: Of the site's policy.
+        until: Last moment at which that roster holds, aware; None: not known here.
     """
 
     signer: Ed25519PrivateKey = field(repr=False)
     trusted: Mapping[int, bytes] | None = None
     minima: Minima = protocol.ANY
+    until: datetime | None = None
+
+    def check_roster(self, now: datetime) -> None:
+        """Returns while the federation's roster holds.
+
+        Raises:
+            PolicyRefusal: It has expired.
+        """
+        if self.until is not None and now > self.until:
+            raise PolicyRefusal(
+                f"the federation's roster expired at {self.until:%Y-%m-%d %H:%M:%S} UTC: this node "
+                "begins no round by it; sign a new one with `fedsec roster sign`, and start "
+                "another run"
+            )
 
 
 @dataclass(slots=True)
@@ -119,6 +140,7 @@ class SecureNode:
         before_vector: Called with the heading when a masked vector is about to leave, and with no
             other: pays for it, or raises.
         keep: Called when a turn is taken, before the app runs.
+        now: The time, aware.
 
     Raises:
         PolicyRefusal: The plan allows more attempts at a round than the site does.
@@ -133,6 +155,7 @@ class SecureNode:
         *,
         before_vector: Callable[[Heading], None] | None = None,
         keep: Keep = kept_by_runtime,
+        now: Callable[[], datetime] = _utc_now,
     ) -> None:
         identity.minima.check_attempts(plan.round.attempts)
         self._plan = plan
@@ -141,6 +164,7 @@ class SecureNode:
         self._turns = turns
         self._before_vector = before_vector
         self._keep = keep
+        self._now = now
         self._groups = GroupNode(plan)
 
     def __call__(self, message: Message, context: Context, app: ClientAppCallable) -> Message:
@@ -163,6 +187,8 @@ class SecureNode:
             )
         heading = read_heading(message.content)
         self._check(heading)
+        if stage in BEGINNINGS:
+            self._identity.check_roster(self._now())
         me = self._myself(context.node_id)
         if stage in GROUPING:
             answer = self._groups(me, stage, heading, message.content, context)

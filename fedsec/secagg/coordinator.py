@@ -224,15 +224,20 @@ def _close_keys(state: Offering | Revealing) -> tuple[State, Effect]:
             return _show_roster(state.setting, state.offers, {})
         case Revealing():
             revealed = {node: state.offers[node] for node in state.nonces}
-            return _show_roster(state.setting, revealed, state.nonces)
+            lost = len(state.offers) - len(revealed)
+            return _show_roster(state.setting, revealed, state.nonces, lost=lost)
 
 
 def _show_roster(
-    setting: Setting, offers: Mapping[int, Offer], nonces: Mapping[int, bytes]
+    setting: Setting,
+    offers: Mapping[int, Offer],
+    nonces: Mapping[int, bytes],
+    *,
+    lost: int = 0,
 ) -> tuple[State, Effect]:
     offers = dict(sorted(offers.items()))
     roster = Roster(tuple(offers.values()), dict(sorted(nonces.items())))
-    members = Members.of(setting, roster)
+    members = Members.of(setting, roster, lost=lost)
     return Sharing(setting, members), Ask(dict.fromkeys(offers, roster))
 
 

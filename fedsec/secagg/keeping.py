@@ -99,11 +99,12 @@ def _read_secrets(data: bytes) -> Secrets:
 
 
 def _write_members(members: Members) -> bytes:
-    return Roster(tuple(members.offers.values()), members.nonces).to_bytes()
+    return u32(members.lost) + Roster(tuple(members.offers.values()), members.nonces).to_bytes()
 
 
 def _read_members(setting: Setting, data: bytes) -> Members:
-    return Members.of(setting, Roster.read(data, _OWN))
+    lost, roster = int.from_bytes(data[:4], "big"), Roster.read(data[4:], _OWN)
+    return Members.of(setting, roster, lost=lost)
 
 
 def _write_openers(openers: Mapping[int, bytes]) -> bytes:

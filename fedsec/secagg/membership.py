@@ -48,8 +48,12 @@ class Setting:
                 f"node {offer.node} is not in this group with this signing key",
             )
 
-    def parameters(self, members: int) -> Parameters:
+    def parameters(self, members: int, lost: int = 0) -> Parameters:
         """Returns k, t and the rest for so many members.
+
+        Args:
+            members: n.
+            lost: Who was shown to the others as a member, and has not revealed a nonce.
 
         Raises:
             ProtocolError: ``too-few-nodes``: there are fewer than the quorum, or none are safe;
@@ -62,7 +66,7 @@ class Setting:
         if members < self.quorum:
             raise too_few(f"{members} members, the plan's quorum is {self.quorum}")
         try:
-            return choose(members, self.assumptions)
+            return choose(members, self.assumptions, lost)
         except ConfigError as error:
             raise too_few(str(error)) from error
 
@@ -83,6 +87,7 @@ class Members:
         indices: By node id: where its shares are evaluated, its place on the roster, from 1.
         order: The ring: all ids in its order; empty in a complete graph.
         nonces: By node id; empty in semi-honest mode.
+        lost: How many more were shown as members before nonces were revealed.
     """
 
     offers: Mapping[int, Offer]
@@ -92,15 +97,16 @@ class Members:
     indices: Mapping[int, int]
     order: tuple[int, ...]
     nonces: Mapping[int, bytes]
+    lost: int = 0
 
     @classmethod
-    def of(cls, setting: Setting, roster: Roster) -> "Members":
+    def of(cls, setting: Setting, roster: Roster, *, lost: int = 0) -> "Members":
         """Returns the members that a roster makes; its signatures and nonces were checked before.
 
         Raises:
             ProtocolError: ``too-few-nodes``.
         """
-        parameters = setting.parameters(len(roster.offers))
+        parameters = setting.parameters(len(roster.offers), lost)
         transcript = make_transcript(
             setting.session,
             roster.offers,
@@ -118,6 +124,7 @@ class Members:
             indices={node: place for place, node in enumerate(ids, 1)},
             order=tuple(ids[position] for position in drawn),
             nonces=roster.nonces,
+            lost=lost,
         )
 
     def neighbours(self, node: int) -> tuple[int, ...]:

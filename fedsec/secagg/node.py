@@ -215,7 +215,7 @@ def step(node: Node, state: State, event: Event) -> tuple[State, Effect]:
             return _share(node, state, event)
         case Revealing(), Roster():
             _check_same(state, event)
-            return _share(node, state, event)
+            return _share(node, state, event, lost=len(state.offers) - len(event.offers))
         case Shared(), Deliver():
             return _mask(node, state, event)
         case Masked(), Survivors() if not state.setting.session.malicious or state.survivors:
@@ -261,9 +261,11 @@ def _check_same(state: Revealing, roster: Roster) -> None:
     check_nonces(state.setting, roster)
 
 
-def _share(node: Node, state: Offered | Revealing, roster: Roster) -> tuple[State, Effect]:
+def _share(
+    node: Node, state: Offered | Revealing, roster: Roster, *, lost: int = 0
+) -> tuple[State, Effect]:
     setting, secrets = state.setting, state.secrets
-    members = Members.of(setting, roster)
+    members = Members.of(setting, roster, lost=lost)
     _check_minima(node, setting, members.parameters)
     holders, index = members.holders(node.id), members.indices
     where = [index[holder] for holder in holders]

@@ -21,7 +21,7 @@ docs/spec/secagg-graph.md.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from fractions import Fraction
 from functools import lru_cache
@@ -44,7 +44,7 @@ class Mode(StrEnum):
 
     @property
     def security_bits(self) -> int:
-        """Bits of security against chance. A malicious coordinator may grind 40 of them away."""
+        """Bits of security against chance, of one sum. A malicious coordinator may begin 2^40."""
         return 80 if self is Mode.MALICIOUS else 40
 
     def covers(self, asked: "Mode") -> bool:
@@ -63,6 +63,7 @@ class Assumptions:
         security_bits: -log2 of the chance that an input is not protected; the mode's if left out.
         correctness_bits: -log2 of the chance that a sum is lost although few enough dropped out.
         draws: How often the ring may be drawn anew for one sum, >= 1; who sees each may choose.
+            Those of a reveal come on top.
         least_corrupt: Nodes that may collude however few there are, >= 1.
 
     Raises:
@@ -89,6 +90,21 @@ class Assumptions:
             object.__setattr__(self, "security_bits", self.mode.security_bits)
         if self.security_bits < 1:
             raise ConfigError(f"security_bits must be >= 1, got {self.security_bits}")
+
+    def drawn_after_reveal(self, nodes: int, lost: int) -> "Assumptions":
+        """Returns them with the draws counted that are left once all nonces are known.
+
+        A lying coordinator then leaves out whom it likes, and can look at the graph of each choice
+        beforehand: there are C(nodes + lost, lost). Half of the chance of failure is for none lost,
+        a quarter for one, and so on. In semi-honest mode there is no reveal.
+
+        Args:
+            nodes: n, members whose nonces are known.
+            lost: Nodes that were shown to the others as members, and are left out since.
+        """
+        if self.mode is not Mode.MALICIOUS:
+            return self
+        return replace(self, draws=self.draws * comb(nodes + lost, lost) << lost + 1)
 
     def corrupt_of(self, nodes: int) -> int:
         """Returns C, how many of `nodes` may be corrupt: never none."""
@@ -214,11 +230,16 @@ class Ring:
 
 
 @lru_cache(maxsize=256)
-def choose(nodes: int, assumptions: Assumptions) -> Parameters:
+def choose(nodes: int, assumptions: Assumptions, lost: int = 0) -> Parameters:
     """Returns the parameters of a round of `nodes`.
 
     Of the thresholds that hold the highest is taken: what chance leaves over goes to privacy.
     Takes milliseconds up to 1,000 nodes, about a second at 100,000; the answer is kept.
+
+    Args:
+        nodes: n, members.
+        assumptions: What may go wrong.
+        lost: Nodes that were lost when nonces were revealed; see `Assumptions.drawn_after_reveal`.
 
     Raises:
         ConfigError: None holds; the sentence names the nearest assumptions that can be met.
@@ -231,9 +252,10 @@ def choose(nodes: int, assumptions: Assumptions) -> Parameters:
     if not 1 <= nodes <= MOST_NODES:
         raise ConfigError(f"nodes must be in 1..{MOST_NODES}, got {nodes}")
     corrupt, dropouts = assumptions.corrupt_of(nodes), assumptions.dropouts_of(nodes)
-    found = _choose(nodes, corrupt, dropouts, assumptions)
+    counted = assumptions.drawn_after_reveal(nodes, lost)
+    found = _choose(nodes, corrupt, dropouts, counted)
     if found is None:
-        raise ConfigError(_why_not(nodes, corrupt, dropouts, assumptions))
+        raise ConfigError(_why_not(nodes, corrupt, dropouts, counted))
     return found
 
 

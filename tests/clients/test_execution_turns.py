@@ -15,7 +15,7 @@ from fedsec.flower.messages import instruction
 from fedsec.flower.secure_messages import with_stage
 from fedsec.ledgerfile import LedgerFile
 from fedsec.plan import FederationPlan
-from fedsec.wire.generated.local_pb2 import WorkerStart
+from fedsec.wire.generated.local_pb2 import Peer, WorkerStart
 from fedsec.wire.generated.message_pb2 import Header
 from fedsec.wire.headers import ErrorCode
 from fedsec_client.execution import Execution
@@ -56,7 +56,7 @@ def _own_identity(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(flwr_compat.TaskIdentity, name, None)
 
 
-def load(directory: Path, plan: str) -> Execution:
+def load(directory: Path, plan: str, **roster: object) -> Execution:
     """Returns a fresh worker of one node; what it kept lies in the directory."""
     site = Site(
         client=BUILT_IN_CLIENT,
@@ -79,6 +79,7 @@ def load(directory: Path, plan: str) -> Execution:
             settings_json=site.model_dump_json(),
             state_directory=os.fspath(state),
             signing_key=bytes(range(32)) if "secure" in plan else b"",
+            **roster,  # type: ignore[arg-type]
         )
     )
 
@@ -136,6 +137,19 @@ def test_a_turn_that_cannot_be_kept_is_told_and_the_app_does_not_run(tmp_path: P
     failure = ask(execution, with_stage(train(plan, ARRAYS))).failure
     assert failure.code == ErrorCode.CLIENT_APP_RAISED_EXCEPTION
     assert failure.reason.startswith("the app failed: its context.state cannot be kept: cannot ")
+
+
+@pytest.mark.parametrize(("until", "refused"), [(1, True), (2**33, False)])
+def test_a_worker_begins_no_round_by_a_roster_that_has_expired(
+    tmp_path: Path, until: int, refused: bool
+) -> None:
+    plan = PLAN + SECURE.replace("semi-honest", "malicious")
+    member = Peer(node_id=NODE_ID, signing_key=bytes(32))
+    execution = load(tmp_path, plan, member=[member], roster_until=until)
+    reply = ask(execution, with_stage(train(plan, ARRAYS)))
+    assert reply.HasField("failure") == refused
+    if refused:
+        assert "the federation's roster expired at 1970-01-01 00:00:01 UTC" in reply.failure.reason
 
 
 def test_a_model_made_to_diverge_gets_an_answer_in_a_secure_sum(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_a_good_roster_is_kept_and_gone_by(node: Enrolment, pki: Pki) -> None:
     made = roster(node)
     signed = sign(made, pki.root)
     keys = go_by(node, signed)
-    assert (keys.signing_key, keys.members) == (private_key(node), made.keys)
+    assert keys == Keys(private_key(node), made.keys, END)
     assert (node.directory / ROSTER).read_bytes() == signed
     assert go_by(node, b"") == keys  # none came: the one that is held
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from copy import deepcopy
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -14,12 +15,13 @@ from fedsec.flower.messages import Heading, instruction
 from fedsec.flower.mod import guard
 from fedsec.flower.node_privacy import NodePrivacy, unchanged
 from fedsec.flower.secure_messages import SECAGG, Stage, request, with_stage
-from fedsec.flower.secure_node import Identity
+from fedsec.flower.secure_node import Identity, MemoryTurns, SecureNode, coding
 from fedsec.flwr_compat import become, set_message_id
 from fedsec.plan import FederationPlan
+from fedsec.secagg.messages import Roster
 from fedsec.secagg.parameters import Minima
 from tests.flower.fakes import answering, raising
-from tests.flower.secure import guarded, secure_plan, signer
+from tests.flower.secure import guarded, roster, secure_plan, signer
 
 PLAN = secure_plan()
 NODE = 100
@@ -174,6 +176,27 @@ def test_malicious_mode_without_roster_is_refused_by_the_node() -> None:
     app = guarded(plan, NODE, answering([1.0, 2.0, 3.0]), None)
     with pytest.raises(ConfigError, match="signed roster"):
         app(ask(with_stage(train(plan=plan))), node_contexts(1, {})[NODE])
+
+
+def test_a_roster_that_expires_in_the_course_of_a_run_begins_no_further_round() -> None:
+    plan = secure_plan('mode = "malicious"\nclip = 1.0')
+    until = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    identity = Identity(signer(NODE), roster(5), until=until)
+    now = [until]
+    turns, context = MemoryTurns(), node_contexts(1, {})[NODE]
+    node = SecureNode(plan, identity, coding(plan), turns, now=lambda: now[0])
+    app = answering([1.0, 2.0, 3.0])
+    node(ask(with_stage(train(1, plan=plan))), context, app)
+    now[0] += timedelta(seconds=1)
+    stage = request(Stage.NONCE, Heading(1, 1, plan.digest), Roster(()).to_bytes())
+    with pytest.raises(ProtocolError, match="not-mine"):  # what began is carried on
+        node(ask(stage), context, app)
+    for content in (
+        with_stage(train(2, plan=plan)),
+        request(Stage.ENTRY, Heading(2, 1, plan.digest), b""),
+    ):
+        with pytest.raises(PolicyRefusal, match="roster expired at 2026-03-01 12:00:00 UTC"):
+            node(ask(content), context, app)
 
 
 def test_a_figure_that_the_app_does_not_report_is_named() -> None:

@@ -47,7 +47,7 @@ def graph(nodes: int, neighbours: int, seed: bytes) -> list[list[int]]:
 
 
 def parameters(
-    mode: str, nodes: int, corrupt: str, dropout: str, draws: int
+    mode: str, nodes: int, corrupt: str, dropout: str, *, draws: int, lost: int
 ) -> dict[str, int | str]:
     """Returns k, t and the least number of survivors, or `error`, by floating point."""
     bad = max(1, math.ceil(Fraction(corrupt) * nodes))
@@ -63,6 +63,8 @@ def parameters(
             return refused
         return {"neighbours": nodes - 1, "threshold": threshold, "least": least}
     bits = (80 if mode == "malicious" else 40) + 1 + math.log2(draws)
+    if mode == "malicious":
+        bits += math.log2(math.comb(nodes + lost, lost)) + lost + 1
     for k in range(2, nodes - 1, 2):
         if _cut(nodes, k, bad + gone) > -bits * math.log(2):
             continue
@@ -92,9 +94,9 @@ def main() -> None:
     """Writes the file."""
     seed = hashlib.sha256(b"fedsec test vector").digest()
     asked = [
-        (mode, nodes, corrupt, dropout, draws)
+        (mode, nodes, corrupt, dropout, draws, lost)
         for mode in ("semi-honest", "malicious")
-        for nodes, corrupt, dropout, draws in (
+        for nodes, corrupt, dropout, draws, *some in (
             (3, "0.1", "0", 1),
             (4, "0.1", "0", 1),
             (5, "0.1", "0.2", 1),
@@ -109,7 +111,13 @@ def main() -> None:
             (300, "0.05", "0.1", 8),
             (1000, "0.1", "0.1", 3),
             (1000, "0.29", "0.05", 1),
+            (64, "0.1", "0.1", 1, 6),
+            (100, "0.1", "0.1", 1, 10),
+            (1000, "0.1", "0.1", 3, 1),
+            (1000, "0.1", "0.1", 3, 10),
+            (1000, "0.1", "0.1", 1, 100),
         )
+        for lost in some or (0,)
     ]
     values = {
         "rings": [
@@ -127,9 +135,10 @@ def main() -> None:
                 "corrupt": corrupt,
                 "dropout": dropout,
                 "draws": draws,
-                **parameters(mode, nodes, corrupt, dropout, draws),
+                "lost": lost,
+                **parameters(mode, nodes, corrupt, dropout, draws=draws, lost=lost),
             }
-            for mode, nodes, corrupt, dropout, draws in asked
+            for mode, nodes, corrupt, dropout, draws, lost in asked
         ],
     }
     lines = [

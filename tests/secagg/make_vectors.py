@@ -1,4 +1,4 @@
-"""Writes tests/vectors/secagg.json: `python tests/secagg/make_vectors.py`, from the repository's root.
+"""Writes tests/vectors/secagg.json: `python -m tests.secagg.make_vectors`.
 
 What is expected is computed by `tests/secagg/naive.py`, never by the code under test.
 """
@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from tests.secagg import naive, naive_session
+from tests.secagg import naive
 
 Case = dict[str, Any]
 TRANSCRIPT = hashlib.sha256(b"a transcript").digest()
@@ -279,7 +279,6 @@ def main() -> None:
         "shamir": shamir_cases(),
         "shares": share_cases(),
         "asked": asked_cases(),
-        "whole": naive_session.cases(),
     }
     path = Path(__file__).parents[1] / "vectors/secagg.json"
     path.write_text(json.dumps(vectors, indent=1) + "\n", encoding="utf-8")

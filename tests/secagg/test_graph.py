@@ -88,9 +88,9 @@ def test_the_parameters_of_the_vectors() -> None:
         assumptions = Assumptions(Mode(vector["mode"]), corrupt, dropout, draws=vector["draws"])
         if "error" in vector:
             with pytest.raises(ConfigError):
-                choose(vector["nodes"], assumptions)
+                choose(vector["nodes"], assumptions, vector["lost"])
             continue
-        got = choose(vector["nodes"], assumptions)
+        got = choose(vector["nodes"], assumptions, vector["lost"])
         wanted = [vector[key] for key in ("neighbours", "threshold", "least")]
         assert [got.neighbours, got.threshold, got.least] == wanted
 

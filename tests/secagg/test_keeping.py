@@ -24,10 +24,11 @@ def test_a_session_goes_on_from_bytes_at_every_stage(malicious: bool) -> None:
         seen.add(type(state))
         return sent
 
-    rig = Rig(setting, IDS, tamper=silent({12: "vector", 13: "revealed"}), twist=restore)
+    gone = {12: "vector", 13: "revealed"} | ({14: "nonce"} if malicious else {})
+    rig = Rig(setting, IDS, tamper=silent(gone), twist=restore)
     end = rig.run()
     assert isinstance(end, Opened)
-    assert end.total.tolist() == rig.expected(set(IDS) - {12})
+    assert end.total.tolist() == rig.expected(set(IDS) - ({12, 14} if malicious else {12}))
     assert seen == {node.Offered, node.Shared, node.Masked} | (
         {node.Revealing} if malicious else set()
     )

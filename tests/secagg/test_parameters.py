@@ -4,6 +4,7 @@ import itertools
 import random
 import re
 from fractions import Fraction
+from math import comb
 
 import pytest
 from scipy.stats import hypergeom
@@ -251,3 +252,30 @@ def test_a_site_asks_for_more(minima: Minima, named: str) -> None:
     Minima(cohort=10, neighbours=9, threshold=7).check(parameters)
     with pytest.raises(PolicyRefusal, match=re.escape(named)):
         minima.check(parameters)
+
+
+def test_after_the_reveal_each_choice_of_whom_to_leave_out_is_a_draw() -> None:
+    """The chance that any choice isolates a node, summed over all choices, is below 2^-sigma."""
+    assumptions, shown = Assumptions(Mode.MALICIOUS, draws=3), 1000
+    chance = Fraction(0)
+    for lost in range(0, 101, 5):  # of every five in a row the first has the largest chance
+        n = shown - lost
+        found = choose(n, assumptions, lost)
+        k, bad = found.neighbours, found.corrupt + found.dropouts
+        cut = Fraction(n * (n - k - 1) * comb(bad, k), 2 * comb(n, k))
+        surrounded = 2 * found.threshold - k  # so many corrupt ones give shares of either kind
+        ways = sum(
+            comb(found.corrupt, i) * comb(n - found.corrupt, k - i)
+            for i in range(surrounded, k + 1)
+        )
+        chance += 3 * comb(shown, lost) * (cut + n * Fraction(ways, comb(n, k)))
+    assert chance <= Fraction(1, 2**80)
+    uncounted = choose(900, assumptions)
+    assert uncounted.neighbours < found.neighbours
+
+
+@pytest.mark.parametrize(("nodes", "mode"), [(64, Mode.MALICIOUS), (1000, Mode.SEMI_HONEST)])
+def test_where_no_graph_is_drawn_after_a_reveal_a_loss_there_changes_nothing(
+    nodes: int, mode: Mode
+) -> None:
+    assert choose(nodes, Assumptions(mode), 6) == choose(nodes, Assumptions(mode))

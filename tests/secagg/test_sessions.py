@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from fedsec.secagg import messages, node
 from fedsec.secagg.coordinator import Opened
 from fedsec.secagg.graph import neighbours
 from fedsec.secagg.membership import Members
+from fedsec.secagg.parameters import choose
 from fedsec.secagg.recovery import Lost
 from fedsec.secagg.session import graph_seed
 from tests.secagg.rig import STAGES, Rig, make_setting, signer, silent
@@ -146,3 +148,15 @@ def test_a_node_draws_its_neighbourhood_as_the_specification_of_the_graph_does()
     positions = neighbours(members.parameters, graph_seed(members.transcript))
     for place, i in enumerate(rig.ids):
         assert members.neighbours(i) == tuple(rig.ids[other] for other in positions[place])
+
+
+def test_node_and_coordinator_count_who_was_lost_at_the_reveal() -> None:
+    """Bits so few that of 66 members each one lost asks for a denser graph."""
+    setting = make_setting(malicious=True)
+    few = replace(setting.assumptions, corrupt=Fraction(1, 5), security_bits=1, correctness_bits=1)
+    assert [choose(66, few, lost).threshold for lost in (0, 1, 2)] == [14, 17, 19]
+    tamper = silent({7: "nonce", 9: "nonce"})
+    rig = Rig(replace(setting, assumptions=few), tuple(range(68)), tamper=tamper)
+    opened(rig, set(rig.ids) - {7, 9})
+    sent = rig.said("shares", 0)
+    assert len(sent.entries) == choose(66, few, 2).neighbours

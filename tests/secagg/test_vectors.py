@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Callable
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from fedsec.errors import ProtocolError
 from fedsec.flower.asked import digest_of
-from fedsec.secagg import keys, masks, messages, node, sealing, session, shamir
-from fedsec.secagg.coordinator import Opened
-from fedsec.secagg.membership import Setting
-from fedsec.secagg.parameters import Assumptions, Mode
-from tests.secagg.rig import Rig, silent
+from fedsec.secagg import keys, masks, messages, sealing, session, shamir
 
 REPOSITORY = Path(__file__).parents[2]
 VECTORS = json.loads((REPOSITORY / "tests/vectors/secagg.json").read_text("utf-8"))
@@ -171,53 +166,6 @@ def read_asked(case: Case) -> Case:
     return {"digest": digest_of(made).hex()}
 
 
-def read_whole(case: Case) -> Case:
-    """Runs the session of the vector, with its entropy; returns what it says of it."""
-    made = session.Session(
-        plan=bytes.fromhex(case["plan"]),
-        run=case["run"],
-        round=case["round"],
-        attempt=case["attempt"],
-        group=case["group"],
-        words=case["words"],
-        word_bits=case["word_bits"],
-        asked=bytes.fromhex(case["asked"]),
-    )
-    setting = Setting(made, Assumptions(Mode.SEMI_HONEST), 4)
-    given = {each["node"]: each for each in case["nodes"]}
-    signers = {
-        i: Ed25519PrivateKey.from_private_bytes(bytes.fromhex(each["signer"]))
-        for i, each in given.items()
-    }
-    vectors = {i: np.array(each["vector"], np.uint32) for i, each in given.items()}
-    rig = Rig(
-        setting,
-        tuple(given),
-        vectors,
-        tamper=silent({case["lost"]: "vector"}),
-        signers=signers,
-        entropy={i: BytesIO(bytes.fromhex(each["entropy"])).read for i, each in given.items()},
-    )
-    end = rig.run()
-    assert isinstance(end, Opened)
-    told = [
-        {
-            **{name: each[name] for name in ("node", "entropy", "signer", "vector")},
-            "offer": rig.said("offer", i).to_bytes().hex(),
-            "shares": rig.said("shares", i).to_bytes().hex(),
-            "masked": rig.said("vector", i).words.tolist(),
-            "revealed": messages.write_revealed(rig.said("revealed", i)).hex()
-            if i != case["lost"]
-            else "",
-        }
-        for i, each in given.items()
-    ]
-    state = rig.states[case["lost"]]
-    assert isinstance(state, node.Masked)
-    transcript = state.members.transcript.hex()
-    return {"transcript": transcript, "nodes": told, "total": end.total.tolist()}
-
-
 READERS: dict[str, Callable[[Case], Case]] = {
     "session": read_session,
     "messages": read_message,
@@ -226,7 +174,6 @@ READERS: dict[str, Callable[[Case], Case]] = {
     "shamir": read_shamir,
     "shares": read_share,
     "asked": read_asked,
-    "whole": read_whole,
 }
 CASES = [
     pytest.param(section, case, id=f"{section}-{place}")

@@ -452,6 +452,7 @@ class WorkerStart(_message.Message):
     STATE_DIRECTORY_FIELD_NUMBER: _builtins.int
     SIGNING_KEY_FIELD_NUMBER: _builtins.int
     MEMBER_FIELD_NUMBER: _builtins.int
+    ROSTER_UNTIL_FIELD_NUMBER: _builtins.int
     run_id: _builtins.int
     node_id: _builtins.int
     plan: _builtins.str
@@ -461,6 +462,8 @@ class WorkerStart(_message.Message):
     """context.state lives here"""
     signing_key: _builtins.bytes
     """Ed25519, private, 32 bytes; for plans with secure aggregation"""
+    roster_until: _builtins.int
+    """its not-after, Unix seconds; 0 where there is none"""
     @_builtins.property
     def member(self) -> _containers.RepeatedCompositeFieldContainer[Global___Peer]:
         """of the roster that the agent has accepted; else none"""
@@ -475,10 +478,11 @@ class WorkerStart(_message.Message):
         state_directory: _builtins.str = ...,
         signing_key: _builtins.bytes = ...,
         member: _abc.Iterable[Global___Peer] | None = ...,
+        roster_until: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["member", b"member", "node_id", b"node_id", "plan", b"plan", "run_id", b"run_id", "settings_json", b"settings_json", "signing_key", b"signing_key", "state_directory", b"state_directory"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["member", b"member", "node_id", b"node_id", "plan", b"plan", "roster_until", b"roster_until", "run_id", b"run_id", "settings_json", b"settings_json", "signing_key", b"signing_key", "state_directory", b"state_directory"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
