@@ -126,11 +126,40 @@ class Layout:
         difference = self.difference(arrays)
         if difference is not None:
             raise ConfigError(difference)
+        vector = self._vector(out)
+        for slot, place in self.pieces():
+            vector[place] = arrays[slot.name].ravel()
+        return vector
+
+    def change(self, before: Arrays, after: Arrays, out: Vector | None = None) -> Vector:
+        """Returns what `after` changed about `before` as one vector (d,), in float32.
+
+        Of float64 the difference is taken in float64: what both have in common costs no digits.
+        What overflows comes back as infinite.
+
+        Args:
+            before: The model that the layout is of; not checked again.
+            after: As the layout says; more, fewer or other arrays are an error.
+            out: Written to and returned, if given; e.g. a row of a matrix.
+
+        Raises:
+            ConfigError: Names, shapes or dtypes of `after` are not the layout's.
+        """
+        difference = self.difference(after)
+        if difference is not None:
+            raise ConfigError(difference)
+        vector = self._vector(out)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for slot, place in self.pieces():
+                new, old = after[slot.name].ravel(), before[slot.name].ravel()
+                working = np.result_type(new, np.float32)
+                np.subtract(new, old, out=vector[place], dtype=working, casting="same_kind")
+        return vector
+
+    def _vector(self, out: Vector | None) -> Vector:
         vector = np.empty(self.size, np.float32) if out is None else out
         if vector.shape != (self.size,):
             raise ConfigError(f"out has shape {vector.shape}, want ({self.size},)")
-        for slot, place in self.pieces():
-            vector[place] = arrays[slot.name].ravel()
         return vector
 
     def unflatten(self, vector: Vector) -> dict[str, AnyArray]:

@@ -61,6 +61,26 @@ def test_a_row_of_a_matrix_is_written_in_place() -> None:
     assert matrix[1].tolist() == [0, 1, 2, 3, 4, 5, 8, 9]
 
 
+def test_a_change_costs_no_digits_that_both_models_share() -> None:
+    before = {"w": np.array([1e9, 1e-3]), "h": np.array([1.0], np.float16)}
+    after = {"w": np.array([1e9 + 2.0**-20, 2e-3]), "h": np.array([1.5], np.float16)}
+    layout, row = Layout.of(before), np.empty(3, np.float32)
+
+    assert layout.change(before, after, out=row) is row
+    np.testing.assert_allclose(row, [2.0**-20, 1e-3, 0.5], rtol=1e-6)
+
+
+def test_a_change_that_overflows_is_infinite() -> None:
+    before, after = {"w": np.array([-1e308, 0.0])}, {"w": np.array([1e308, 1e39])}
+    assert np.isposinf(Layout.of(before).change(before, after)).all()
+
+
+def test_a_change_between_models_of_other_forms_is_refused() -> None:
+    before, after = {"w": np.zeros(2)}, {"w": np.zeros(3)}
+    with pytest.raises(ConfigError, match="shape"):
+        Layout.of(before).change(before, after)
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [

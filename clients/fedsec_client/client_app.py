@@ -65,9 +65,7 @@ def train(message: Message, context: Context) -> Message:
         set_arrays(bench.model, asked.arrays)
         measured = _measured(plan, bench, data.test)
         loss = _fit(plan, bench, data.train, seed)
-        layout = Layout.of(asked.arrays)
-        update = layout.flatten(get_arrays(bench.model))
-    update -= layout.flatten(asked.arrays)
+        update = Layout.of(asked.arrays).change(asked.arrays, get_arrays(bench.model))
     if not is_finite(update):
         update = _diverged(plan, asked.heading.round, update)
     if plan.round.compare_alone:

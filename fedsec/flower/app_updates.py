@@ -55,9 +55,7 @@ def difference(sent: Arrays, answer: RecordDict) -> Vector:
         for name in sent.keys() & trained.keys():  # FedAdam and others make float64 of float32
             if sent[name].dtype.kind == trained[name].dtype.kind == "f":
                 trained[name] = trained[name].astype(sent[name].dtype, copy=False)
-        update = layout.flatten(trained)
-        for slot, place in layout.pieces():
-            update[place] -= sent[slot.name].ravel()
+    update = layout.change(sent, trained)
     if not is_finite(update):
         _LOG.warning("the app's update has entries that are NaN or infinite; it counts as zero")
         return np.zeros_like(update)

@@ -26,6 +26,8 @@ RootUpdate: TypeAlias = Callable[[Attempt], Vector]
 """From an attempt's model to the update (d,) that clean data of the coordinator's own give."""
 
 THREADS = min(4, os.cpu_count() or 1)
+THREAD_ENTRIES = 1 << 25
+"""Of the rows, for each further thread: to start one takes as long as some million of them."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class RobustCombination:
         by_weight: Whether rows count by what their nodes claim, up to robust.weight_cap.
         chance: Makes the source for rules that draw. Nodes must not be able to foresee it.
         root: Makes the update that the rule trusts, where it trusts one.
-        threads: Over how many the work is spread; the result does not depend on it.
+        threads: Over how many much work is spread; the result does not depend on it.
     """
 
     robust: Robust
@@ -99,7 +101,8 @@ class RobustCombination:
         """Returns what the pipeline makes of the `chosen` rows."""
         self.robust.check(len(chosen), byzantine)
         pipeline = self.robust.pipeline(byzantine)
-        options = Options(threads=self.threads, rng=self.chance())
+        threads = min(self.threads, 1 + collected.rows.size // THREAD_ENTRIES)
+        options = Options(threads=threads, rng=self.chance())
         if self.by_weight:
             options["weights"] = collected.weights[list(chosen)]
             options["weight_cap"] = self.robust.weight_cap or WEIGHT_CAP

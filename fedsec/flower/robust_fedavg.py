@@ -10,6 +10,8 @@ what the rule sees is how each differs from the model that was sent, so that no 
 what all have in common. Integers and truth values (counters of BatchNorm) stay as they were sent.
 """
 
+import math
+import statistics
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -24,6 +26,7 @@ from fedsec.flower.combination import Combination
 from fedsec.flower.records import NodeRecord
 from fedsec.flower.replies import sort_replies
 from fedsec.flower.robust import RobustCombination
+from fedsec.flower.strategy import Matrix
 from fedsec.plan import Robust
 from fedsec.plan.reading import list_problems, read_mapping
 from fedsec.plan.robust import TRUSTING
@@ -99,6 +102,7 @@ class RobustFedAvg(Strategy):
         self._memory: Arrays = {}
         self._sent: Arrays = {}
         self._asked: tuple[int, ...] = ()
+        self._rows: Matrix = np.empty((0, 0), np.float32)
 
     def summary(self) -> None:
         """See `Strategy`."""
@@ -157,18 +161,16 @@ class RobustFedAvg(Strategy):
     ) -> tuple[Collected, list[RecordDict]]:
         """Returns what each node changed about the model, one row per usable reply."""
         answers, failed, rejected = sort_replies(self._asked, replies, SILENT)
-        start = layout.flatten(self._sent)
-        rows = np.empty((len(answers), layout.size), np.float32)
+        rows = self._matrix(len(answers), layout.size)
         used: dict[int, RecordDict] = {}
         for node, content in answers.items():
-            row = rows[len(used)]
+            row = rows[len(used)]  # of a rejected reply, the next one overwrites it
             try:
-                layout.flatten(_arrays(content), out=row)
+                layout.change(self._sent, _arrays(content), out=row)
             except (ConfigError, ValueError) as error:
                 rejected[node] = f"bad-arrays: {error}"
                 continue
-            row -= start
-            if is_finite(row) and is_longer(row, LONGEST):
+            if is_longer(row, LONGEST) and is_finite(row):
                 rejected[node] = too_large(LONGEST)
                 continue
             used[node] = content
@@ -176,6 +178,12 @@ class RobustFedAvg(Strategy):
         weights = np.ones(len(used))
         collected = Collected(rows[: len(used)], groups, weights, (), failed, rejected)
         return collected, list(used.values())
+
+    def _matrix(self, rows: int, size: int) -> Matrix:
+        """Returns memory for the rows, of the round before if that is enough."""
+        if len(self._rows) < rows or self._rows.shape[1] != size:
+            self._rows = np.empty((rows, size), np.float32)
+        return self._rows
 
     def _root_update(self, _attempt: Attempt) -> Vector:
         """Returns what the ServerApp's own data change about the model that was sent.
@@ -187,8 +195,7 @@ class RobustFedAvg(Strategy):
             raise ConfigError("there is no root")
         sent = ArrayRecord({name: pack(array) for name, array in self._sent.items()})
         trained = {name: array.numpy() for name, array in self._root(sent).items()}
-        layout = Layout.of(self._sent)
-        update: Vector = layout.flatten(trained) - layout.flatten(self._sent)
+        update = Layout.of(self._sent).change(self._sent, trained)
         if not is_finite(update):
             raise ConfigError("root returned a model that is not finite")
         return update
@@ -207,12 +214,14 @@ def median_metrics(contents: Sequence[RecordDict]) -> MetricRecord:
     """Returns the median of each number that more than half of the replies report."""
     values: dict[str, list[float]] = {}
     for content in contents:
-        for record in content.metric_records.values():
+        for record in content.values():  # `metric_records` makes a dictionary each time
+            if not isinstance(record, MetricRecord):
+                continue
             for name, value in record.items():
-                if isinstance(value, int | float) and np.isfinite(value):
+                if isinstance(value, int | float) and math.isfinite(value):
                     values.setdefault(name, []).append(float(value))
     half = len(contents) / 2
-    return MetricRecord({n: float(np.median(v)) for n, v in values.items() if len(v) > half})
+    return MetricRecord({n: statistics.median(v) for n, v in values.items() if len(v) > half})
 
 
 def _arrays(content: RecordDict) -> Arrays:
@@ -221,7 +230,7 @@ def _arrays(content: RecordDict) -> Arrays:
     Raises:
         ValueError: There is not one record of arrays, or an array is malformed.
     """
-    records = list(content.array_records.values())
+    records = [record for record in content.values() if isinstance(record, ArrayRecord)]
     if len(records) != 1:
         raise ValueError(f"{len(records)} records of arrays, want one")
     return {name: unpack(array) for name, array in records[0].items()}

@@ -46,8 +46,7 @@ class RootTraining:
         set_arrays(self._model, sent)
         seed = training_seed(self._training.seed, attempt.round, NODE)
         self._fit(self._task, self._model, self._examples, seed)
-        layout = Layout.of(sent)
-        update: Vector = layout.flatten(get_arrays(self._model)) - layout.flatten(sent)
+        update = Layout.of(sent).change(sent, get_arrays(self._model))
         if not is_finite(update):
             bad = int(np.count_nonzero(~np.isfinite(update)))
             raise StateError(
