@@ -209,3 +209,10 @@ def test_whom_a_rule_trusts_is_asked_for_by_name() -> None:
 def test_a_root_that_returns_no_such_model_ends_the_round(trained: Model, sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         aggregated(robust("fltrust", 1, root=lambda _: record(trained)), honest())
+
+
+def test_a_round_with_fewer_answers_sees_nothing_of_the_round_before() -> None:
+    strategy = RobustFedAvg("mean", 0)
+    aggregated(strategy, [answering(moved(np.full(7, 64.0)))] * 4)
+    model, _ = aggregated(strategy, [answering(moved(np.full(7, 2.0)))] * 2)
+    np.testing.assert_allclose(model["b"] - START["b"], 2.0)
