@@ -102,8 +102,12 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str =
 
 
 def show(made: Table) -> None:
-    """Prints a table."""
-    console().print(made)
+    """Prints a table; where it is not for a terminal, no line ends with spaces."""
+    to = console()
+    with to.capture() as drawn:
+        to.print(made)
+    lines = drawn.get().split("\n")
+    sys.stdout.write("\n".join(lines if to.is_terminal else [line.rstrip() for line in lines]))
 
 
 def emit_json(value: object, *, one_line: bool = False) -> None:

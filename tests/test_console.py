@@ -127,3 +127,11 @@ def test_durations(seconds: float, shown: str) -> None:
 def test_times() -> None:
     assert console.format_time(1_700_000_000.9) == "2023-11-14 22:13:20 UTC"
     assert console.format_time(None) == "-"
+
+
+def test_lines_of_a_table_in_a_file_do_not_end_with_spaces(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = [("a", "it is so"), ("long", "")]
+    console.show(console.table(["name", "why"], rows, title="\nRows"))
+    assert capsys.readouterr().out == "\nRows\nname  why\na     it is so\nlong\n"

@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import cast
 
 import pytest
 from typer.main import get_command
@@ -18,6 +19,10 @@ from typer.main import get_command
 from fedsec import cli
 from fedsec.identity.leaves import issue, key_pem, make_key, make_request
 from fedsec.identity.names import Kind, Role
+from fedsec.plan import FederationPlan
+from fedsec.wire.generated import admin_pb2 as pb
+from fedsec_server.commands.reach import Reach
+from fedsec_server.commands.run import warn_of_few
 from fedsec_server.layout import Listening
 from fedsec_server.people import Credentials, read_credentials
 from fedsec_server.state.store import Store
@@ -215,7 +220,7 @@ def test_a_run_is_listed_shown_and_watched(fedsec: Fedsec, server: Path, ended: 
         assert part in shown.out
     watched = fedsec("run", "watch", ended, *at)
     assert watched.code == 0
-    assert "round 1, nodes 2, loss 2.0000, time 500.0 ms" in watched.out
+    assert "round 1, nodes 2, train loss 2.0000, time 500.0 ms" in watched.out
     assert r"round 2, nodes 1/2, loss 0.2500, missing 6: gone\x1b[2J" in watched.out
     assert f"fedsec run model {ended} -o FILE.safetensors" in watched.out
     assert "\x1b" not in watched.out + shown.out
@@ -225,6 +230,7 @@ def test_a_run_is_listed_shown_and_watched(fedsec: Fedsec, server: Path, ended: 
     assert [next(iter(line)) for line in lines] == ["run", "event", "event", "event", "event"]
     assert lines[2]["event"]["detail"]["failed"] == {"6": "gone\x1b[2J"}
     assert lines[0]["run"]["run_id"] == ended
+    assert fedsec("run", "show", ended, "--all", *at).out == shown.out
     as_json = fedsec("run", "show", ended, *at, "--json").json
     assert isinstance(as_json, dict)
     assert (as_json["state"], as_json["ended_at"], len(as_json["event"])) == ("finished", 9.0, 4)
@@ -310,6 +316,29 @@ def test_all_errors_of_a_plan_are_listed_without_a_coordinator(fedsec: Fedsec) -
     assert "is not UTF-8 text" in fedsec("run", "submit", "plan.toml").err
 
 
+@pytest.mark.parametrize(
+    ("enrolled", "connected", "told"),
+    [(1, 1, "1 are enrolled and 1 connected: invite more"), (4, 2, "`fedsec node list` says"),
+     (3, 3, ""), (9, 4, "")],
+)  # fmt: skip
+def test_it_is_told_when_a_run_will_wait_for_nodes(
+    capsys: pytest.CaptureFixture[str], enrolled: int, connected: int, told: str
+) -> None:
+    class Way:
+        def ask(self, method: str, *_kinds: object) -> pb.StatusReply:
+            assert method == "Status"
+            return pb.StatusReply(nodes_enrolled=enrolled, nodes_connected=connected)
+
+    plan = FederationPlan.parse(
+        'schema = 1\nname = "x"\n[app]\nname = "tiny"\n[nodes]\nmin_available = 3\n'
+    )
+    warn_of_few(cast("Reach", Way()), plan)
+    said = capsys.readouterr()
+    assert told in said.err
+    assert bool(said.err) == bool(told)
+    assert said.out == ""
+
+
 @pytest.mark.slow
 def test_a_run_is_submitted_and_stopped(fedsec: Fedsec, server: Path) -> None:
     """No node ever comes: the run waits until it is stopped."""
@@ -319,6 +348,8 @@ def test_a_run_is_submitted_and_stopped(fedsec: Fedsec, server: Path) -> None:
     )
     submitted = fedsec("run", "submit", "plan.toml", "--dir", server, "--json")
     assert submitted.code == 0, submitted.err
+    assert "waits for nodes.min_available = 1 nodes, at most nodes.wait_s = 60 s" in submitted.err
+    assert "Now 0 are enrolled and 0 connected: invite more" in submitted.err
     assert isinstance(submitted.json, dict)
     run_id = submitted.json["run_id"]
     stopped = fedsec("run", "stop", "last", "--dir", server)

@@ -10,6 +10,7 @@ from typing import cast
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.table import Table
 
 from fedsec.console import console
 from fedsec.errors import FedsecError, IdentityError, PolicyRefusal
@@ -63,6 +64,13 @@ def shown(screen: Screen) -> str:
     return captured.get()
 
 
+def printed(made: Table) -> list[str]:
+    out = console()
+    with out.capture() as captured:
+        out.print(made)
+    return [line.rstrip() for line in captured.get().splitlines()]
+
+
 # --- rounds ------------------------------------------------------------------------------------
 
 
@@ -89,6 +97,7 @@ def test_a_round_becomes_a_row() -> None:
         "2/4",
         "0.5000",
         "0.9000",
+        "2.0000",
         "250.0 ms",
         "clinic-1: killed; 13: NaN",
     )
@@ -131,11 +140,41 @@ def test_many_missing_nodes_are_counted() -> None:
     assert str(rounds.cells(row)[-1]).endswith("2: gone; and 7 more")
 
 
-def test_a_round_that_was_not_evaluated_shows_the_loss_of_training() -> None:
+def test_the_loss_of_training_is_never_taken_for_that_of_an_evaluation() -> None:
     rounds = Rounds()
     row = rounds.add(event(1, round=1, answered=[1], train_loss=1.5))
     assert row is not None
-    assert rounds.cells(row)[2:4] == ("1.5000", None)
+    assert rounds.cells(row)[2:5] == (None, None, "1.5000")
+    assert dict(rounds.summary()) == {"train loss": "1.5000"}
+
+
+def test_of_very_many_rounds_the_first_and_last_are_shown() -> None:
+    rounds = Rounds()
+    for number in range(1, 401):
+        failed = {"5": "lost"} if number in {3, 100, 200} else {}
+        rounds.add(event(number, round=number, answered=[1], loss=number / 8, failed=failed))
+    lines = printed(rounds.excerpt())
+    assert [line.split()[0] for line in lines[1:]] == [
+        *map(str, range(1, 6)),
+        "...",
+        *map(str, range(386, 401)),
+    ]
+    assert lines[6].split(maxsplit=1)[1] == "380 rounds more, 2 with missing nodes"
+    assert len(printed(rounds.table())) == 401
+    few = Rounds()
+    for number in range(1, 41):
+        few.add(event(number, round=number))
+    assert printed(few.excerpt()) == printed(few.table())
+
+
+def test_two_means_that_differ_are_told_apart() -> None:
+    rounds = Rounds()
+    sites = {"1": {"examples": 10, "accuracy": 0.5}, "2": {"examples": 30, "accuracy": 0.9}}
+    told = {"accuracy": 0.7, "loss": 0.2, "sites": sites, "pooled": {"accuracy": 0.8, "loss": 0.2}}
+    rounds.add(event(1, round=1, answered=[1, 2], **told))
+    mean = "0.7000 (mean of the sites, weighed as the plan says; 0.8000 of all their tests)"
+    assert dict(rounds.summary())["accuracy"] == mean
+    assert dict(rounds.summary())["loss"] == "0.2000"
 
 
 def test_a_repeated_round_counts_once() -> None:

@@ -15,7 +15,7 @@ from fedsec.console import console, emit_json, format_duration, safe, say, show
 from fedsec.errors import FedsecError, IdentityError
 from fedsec.wire.generated import admin_pb2 as pb
 from fedsec_server.commands.reach import Reach
-from fedsec_server.commands.rounds import Rounds
+from fedsec_server.commands.rounds import HEADS, Rounds
 from fedsec_server.commands.shape import as_mapping, detail_words, facts
 from fedsec_server.commands.standing import KIND, Standing
 from fedsec_server.layout import NotRunningError
@@ -98,7 +98,7 @@ async def _human(way: Reach, run_id: int) -> int:
         ):
             async for item in news(way, run_id):
                 screen.take(item)
-        show(screen.rounds.table())
+        show(screen.rounds.excerpt())
     else:
         async for item in news(way, run_id):
             for line in screen.take(item):
@@ -147,8 +147,7 @@ class Screen:
         self.standing.add(item.event)
         row = self.rounds.add(item.event)
         if row is not None:
-            heads = ("round", "nodes", "loss", "accuracy", "time", "missing")
-            cells = zip(heads, self.rounds.cells(row), strict=True)
+            cells = zip(HEADS, self.rounds.cells(row), strict=True)
             return [", ".join(f"{head} {safe(cell)}" for head, cell in cells if cell)]
         if item.event.kind in _SILENT:
             return []

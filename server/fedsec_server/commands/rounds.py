@@ -12,8 +12,11 @@ from fedsec.flower.reporting import COHORT, NOISED, SECRET
 from fedsec.wire.generated import admin_pb2 as pb
 from fedsec_server.commands.sites import Sites
 
-_COLUMNS = (">round", ">nodes", ">loss", ">accuracy", ">time", "missing")
+HEADS = ("round", "nodes", "loss", "accuracy", "train loss", "time", "missing")
+_COLUMNS = tuple(head if head == "missing" else f">{head}" for head in HEADS)
 _SHOWN = 3  # missing nodes that are named in one row
+_MOST = 40  # rounds of which none is left out of an excerpt
+_FIRST, _LAST = 5, 15  # rounds that an excerpt of more begins and ends with
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +27,9 @@ class Row:
         number: Of the round, from 1.
         answered: Nodes whose answers count; None where it is a secret who was drawn.
         missing: Node id to reason: those who failed and those who were rejected.
-        loss: Of the evaluation; where there was none, of the training.
+        loss: Of the evaluation.
         accuracy: Of the evaluation, 0 to 1.
+        trained: Loss of the training.
         seconds: That the round took.
         moved: Bytes to and from the nodes together.
         noised: Means of nodes' figures, by name, under the noise of a plan's privacy.
@@ -36,6 +40,7 @@ class Row:
     missing: Mapping[str, str]
     loss: float | None
     accuracy: float | None
+    trained: float | None
     seconds: float | None
     moved: int
     noised: Mapping[str, float]
@@ -75,26 +80,49 @@ class Rounds:
         return (
             row.number,
             _nodes(row),
-            None if row.loss is None else f"{row.loss:.4f}",
-            None if row.accuracy is None else f"{row.accuracy:.4f}",
+            *(
+                None if value is None else f"{value:.4f}"
+                for value in (row.loss, row.accuracy, row.trained)
+            ),
             None if row.seconds is None else format_duration(row.seconds),
             self._missing(row.missing) or "",
         )
 
     def table(self, *, title: str = "", last: int | None = None) -> Table:
         """Returns the rounds as a table, of many rounds the `last` ones."""
-        rows = [self.rows[number] for number in sorted(self.rows)]
-        shown = rows if last is None else rows[-last:]
-        return table(_COLUMNS, [self.cells(row) for row in shown], title=title)
+        rows = self._sorted() if last is None else self._sorted()[-last:]
+        return table(_COLUMNS, [self.cells(row) for row in rows], title=title)
+
+    def excerpt(self, *, title: str = "") -> Table:
+        """Returns the rounds as a table; of very many the first and the last, and what is between.
+
+        What is between is counted, and so are those of it in which nodes were missing.
+        """
+        rows = self._sorted()
+        if len(rows) <= _MOST:
+            return self.table(title=title)
+        between = rows[_FIRST:-_LAST]
+        missed = sum(bool(row.missing) for row in between)
+        more = f"{len(between)} rounds more" + (f", {missed} with missing nodes" * (missed > 0))
+        cells = [self.cells(row) for row in rows]
+        gap = ("...", *[""] * (len(HEADS) - 2), more)
+        return table(_COLUMNS, [*cells[:_FIRST], gap, *cells[-_LAST:]], title=title)
+
+    def _sorted(self) -> list[Row]:
+        return [self.rows[number] for number in sorted(self.rows)]
 
     def summary(self) -> list[tuple[str, object]]:
         """Returns what a reader wants to know at the end, as label and value."""
-        rows = [self.rows[number] for number in sorted(self.rows)]
+        rows = self._sorted()
         lines: list[tuple[str, object]] = []
-        if losses := [row.loss for row in rows if row.loss is not None]:
-            lines.append(("loss", f"{losses[-1]:.4f}"))
-        if accuracies := [row.accuracy for row in rows if row.accuracy is not None]:
-            lines.append(("accuracy", f"{accuracies[-1]:.4f}"))
+        told = {
+            "loss": [row.loss for row in rows],
+            "accuracy": [row.accuracy for row in rows],
+            "train loss": [row.trained for row in rows],
+        }
+        for name, values in told.items():
+            if known := [value for value in values if value is not None]:
+                lines.append((name, f"{known[-1]:.4f}{self._of_whom(name, known[-1])}"))
         if noised := self.noised():
             lines.append(("noised figures", noised))
         if times := [row.seconds for row in rows if row.seconds is not None]:
@@ -116,6 +144,13 @@ class Rounds:
                 return f"{figures} (round {number})"
         return ""
 
+    def _of_whom(self, name: str, value: float) -> str:
+        """Says of what a figure is the mean, where there is another mean that differs from it."""
+        pooled = None if self.sites is None else self.sites.pooled.get(name)
+        if pooled is None or f"{pooled:.4f}" == f"{value:.4f}":
+            return ""
+        return f" (mean of the sites, weighed as the plan says; {pooled:.4f} of all their tests)"
+
     def _missing(self, missing: Mapping[str, str]) -> str:
         named = [f"{self.names.get(node, node)}: {why}" for node, why in missing.items()]
         more = len(named) - _SHOWN
@@ -131,14 +166,14 @@ def _nodes(row: Row) -> int | str:
 
 def _row(detail: Mapping[str, object]) -> Row:
     noised = numbers_of(detail.get(NOISED))
-    loss = _number(detail.get("loss", noised.get("loss")))
     answered = detail.get("answered")
     return Row(
         number=int(_number(detail.get("round")) or 0),
         answered=_count(answered) if detail.get(COHORT) != SECRET else None,
         missing={**_reasons(detail.get("failed")), **_reasons(detail.get("rejected"))},
-        loss=_number(detail.get("train_loss")) if loss is None else loss,
+        loss=_number(detail.get("loss", noised.get("loss"))),
         accuracy=_number(detail.get("accuracy", noised.get("accuracy"))),
+        trained=_number(detail.get("train_loss")),
         seconds=_number(detail.get("seconds")),
         moved=sum(int(_number(detail.get(key)) or 0) for key in ("bytes_up", "bytes_down")),
         noised=noised,

@@ -20,6 +20,7 @@ from fedsec.console import (
     say,
     show,
     table,
+    warn,
 )
 from fedsec.errors import ConfigError
 from fedsec.files import read_public
@@ -81,17 +82,35 @@ def submit(
         text = read_public(plan, limit=_MAX_PLAN).decode("utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{plan} is not UTF-8 text") from error
-    FederationPlan.parse(text, str(plan))  # all its errors, before anybody is bothered
+    parsed = FederationPlan.parse(text, str(plan))  # all its errors, before anybody is bothered
     way = reach(directory, credentials)
     reply = way.ask("SubmitRun", pb.SubmitRunRequest(plan=text), pb.SubmitRunReply)
     if json and not wait:
         emit_json({"run_id": reply.run_id})
     elif not json:
         say(f"Run {reply.run_id} is submitted.")
+    warn_of_few(way, parsed)
     if wait:
         raise typer.Exit(follow(way, reply.run_id, json=json))
     if not json:
         say(f"Watch it: fedsec run watch {reply.run_id}")
+
+
+def warn_of_few(way: Reach, plan: FederationPlan) -> None:
+    """Says so where the run will have to wait for nodes, or wait in vain."""
+    status = way.ask("Status", pb.StatusRequest(), pb.StatusReply)
+    needed, enrolled = plan.nodes.min_available, status.nodes_enrolled
+    if status.nodes_connected >= needed:
+        return
+    if enrolled < needed:
+        advice = "invite more (`fedsec node invite NAME`), or lower nodes.min_available"
+    else:
+        advice = "`fedsec node list` says which are not"
+    warn(
+        f"The run waits for nodes.min_available = {needed} nodes, at most nodes.wait_s = "
+        f"{plan.nodes.wait_s:g} s, and fails without them. Now {enrolled} are enrolled and "
+        f"{status.nodes_connected} connected: {advice}."
+    )
 
 
 def list_runs(
@@ -116,6 +135,10 @@ def list_runs(
 
 def show_run(
     run_id: RunId,
+    *,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every round; else of many the first and last ones.")
+    ] = False,
     directory: Directory = None,
     credentials: CredentialsFile = None,
     json: Json = False,
@@ -145,7 +168,9 @@ def show_run(
     for each in reply.event:
         rounds.add(each.event)
         standing.add(each.event)
-    _show_rounds(rounds)
+    _show_rounds(rounds, every=every)
+    if run.round and min(rounds.rows, default=run.round + 1) > 1:
+        say(f"Earlier rounds lie too far back to be shown here: fedsec run watch {run.run_id}")
     if standing.nodes:
         show(standing.table(title="\nNodes (medians over their rounds)"))
     told = {"round", KIND}
@@ -154,9 +179,9 @@ def show_run(
         show(event_table(other))
 
 
-def _show_rounds(rounds: Rounds) -> None:
+def _show_rounds(rounds: Rounds, *, every: bool) -> None:
     if rounds.rows:
-        show(rounds.table(title="\nRounds"))
+        show(rounds.table(title="\nRounds") if every else rounds.excerpt(title="\nRounds"))
     if noised := rounds.noised():
         say(f"Means of nodes' figures, noised: {noised}")
     if rounds.sites:
