@@ -54,7 +54,8 @@ class Aggregate:
         vector: The result (d,), in the dtype of the updates.
         weights: Factor of each row (n,), so that ``vector`` is ``weights @ updates`` (plus
             what is left to 1 of the reference of centred clipping or MoNNA); None where each
-            coordinate has factors of its own.
+            coordinate has factors of its own: median, trimmed mean, Meamed and Bulyan, which
+            picks rows first and says so in its scores.
         suspects: Unusable rows, and those more than twice as far from the result as the median row.
         diagnostics: Numbers about each row.
     """

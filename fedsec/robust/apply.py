@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedsec.errors import ConfigError
 from fedsec.robust import coordinates, weighing
@@ -41,6 +42,7 @@ class Work:
         found: The usable ones.
         excluded: Why, for each of the others.
         dropped: How many of f they have used up.
+        order: Of the usable rows, as they were mixed: their places (n,). None: as they came.
         mixture: The rows after pre-aggregation.
         shares: Weight of each usable row (n,), or None: alike.
         reference: See `Options`.
@@ -54,6 +56,7 @@ class Work:
     found: Measured
     excluded: Mapping[int, str]
     dropped: int
+    order: NDArray[np.intp] | None
     mixture: Mixture
     shares: Doubles | None
     reference: Row | None
@@ -69,6 +72,14 @@ class Work:
     def left(self, byzantine: Faults) -> int:
         """Returns how many of `byzantine` may still be among the usable rows."""
         return max(0, count_byzantine(byzantine, self.n) - self.dropped)
+
+    def ordered(self, values: Block) -> Block:
+        """Returns what is known of the usable rows (n, ...), in `order`."""
+        return values if self.order is None else values[self.order]
+
+    def as_they_came(self, values: Doubles) -> Doubles:
+        """Returns what is known of the usable rows in `order` (n,), as they came."""
+        return values if self.order is None else values[np.argsort(self.order)]
 
     def alike(self) -> Doubles:
         """Returns the rows' shares: equal ones unless others were given."""
@@ -106,7 +117,7 @@ def _by_distances(work: Work) -> Weighing | None:
 
 
 def _by_norms(work: Work) -> Weighing | None:
-    """Returns a weight for each mixed row, from norms or nothing."""
+    """Returns a weight for each mixed row, from norms, a sample of columns, or nothing."""
     match work.rule:
         case Mean():
             return Weighing(work.alike())
@@ -145,9 +156,7 @@ def _reference(work: Work, reference: Row) -> tuple[Doubles, float]:
     """Returns the reference's products with the mixed rows, and its squared norm."""
     dots = products_with(work.found.rows, reference, work.threads)
     long = reference.astype(np.float64)
-    matrix = work.mixture.matrix
-    mixed: Doubles = dots if matrix is None else matrix @ dots
-    return mixed, float(np.dot(long, long))
+    return work.mixture.mixed(work.ordered(dots)), float(np.dot(long, long))
 
 
 def _to_trusted(work: Work, trusted: int) -> Doubles:
@@ -157,22 +166,23 @@ def _to_trusted(work: Work, trusted: int) -> Doubles:
     if not len(places) or trusted in work.excluded:
         raise ConfigError(f"Monna trusts row {trusted}, which {work.excluded[trusted]}")
     if work.mixture.matrix is None:
-        return distances_to(rows, int(places[0]), work.threads)
-    nearness: Doubles = work.mixture.distances()[places[0]]
+        return work.ordered(distances_to(rows, int(places[0]), work.threads))
+    (place,) = np.flatnonzero(work.ordered(rows.used) == trusted)
+    nearness: Doubles = work.mixture.distances()[place]
     return nearness
 
 
 def _to_reference(work: Work, reference: Row, start: tuple[Doubles, float] | None) -> Doubles:
     """Returns the squared distance of each mixed row to the reference."""
     if work.mixture.matrix is None or start is None:
-        return distances_to(work.found.rows, reference, work.threads)
+        return work.ordered(distances_to(work.found.rows, reference, work.threads))
     dots, square = start
     return work.mixture.squares - 2 * dots + square
 
 
 def _samples(work: Work, rule: Dnc) -> list[Doubles]:
     """Returns the sampled columns of the mixed rows, one (m, sample) for each iteration."""
-    rows, matrix = work.found.rows, work.mixture.matrix
+    rows = work.found.rows
     samples = []
     for _ in range(rule.iterations):
         if rule.sample >= rows.size:
@@ -181,24 +191,22 @@ def _samples(work: Work, rule: Dnc) -> list[Doubles]:
             raise ConfigError("Dnc draws coordinates: give rng, or a sample that covers all")
         else:
             columns = np.sort(work.rng.choice(rows.size, rule.sample, replace=False))
-        sample = rows.columns(columns)
-        samples.append(sample if matrix is None else matrix @ sample)
+        samples.append(work.mixture.mixed(work.ordered(rows.columns(columns))))
     return samples
 
 
 def _by_weight(work: Work, made: Weighing) -> Aggregate:
     """Returns the weighted sum of the rows."""
     rows, matrix, reference = work.found.rows, work.mixture.matrix, work.reference
-    weights = made.weights if matrix is None else made.weights @ matrix
-    scores = made.scores if matrix is None or len(matrix) == len(rows) else None
+    weights = work.as_they_came(made.weights if matrix is None else made.weights @ matrix)
+    scores = _scores(work, made.scores)
     if not work.diagnose and (reference is None or not made.start):
         combined = Combined(weighted_sum(rows, weights, work.threads), None, 0.0)
         return report(work.found, work.excluded, work.n, combined, weights=weights, scores=scores)
-    factors = weights.astype(rows.working)
 
     def former(block: Block, columns: slice, scratch: Scratch) -> Block:
         del scratch
-        out: Block = factors @ block
+        out: Block = weights.astype(block.dtype) @ block
         if reference is not None and made.start:
             out += (made.start * reference[columns]).astype(out.dtype)
         return out
@@ -209,19 +217,37 @@ def _by_weight(work: Work, made: Weighing) -> Aggregate:
 
 def _by_coordinate(work: Work) -> Aggregate:
     """Returns what the rule makes of each column block, mixed on the way."""
-    rows, matrix = work.found.rows, work.mixture.matrix
-    factors = None if matrix is None else matrix.astype(rows.working)
+    rows, matrix, picks = work.found.rows, work.mixture.matrix, None
+    if isinstance(work.rule, Bulyan):
+        picks = weighing.bulyan_picks(work.mixture.distances(), work.f)
     reduce = _reducer(work)
 
     def former(block: Block, columns: slice, scratch: Scratch) -> Block:
         del columns
-        if factors is not None:
-            mixed = scratch.take("mixed", (len(factors), block.shape[1]), block.dtype)
-            block = np.matmul(factors, block, out=mixed)
-        return reduce(block, scratch)
+        if matrix is not None:
+            mixed = scratch.take("mixed", (len(matrix), block.shape[1]), block.dtype)
+            block = np.matmul(matrix.astype(block.dtype), work.ordered(block), out=mixed)
+        elif picks is not None:
+            block = work.ordered(block)
+        return reduce(block if picks is None else block[picks], scratch)
 
     combined = combine(rows, former, threads=work.threads, diagnose=work.diagnose)
-    return report(work.found, work.excluded, work.n, combined, weights=None, scores=None)
+    scores = None if picks is None else weighing.turns(picks, len(work.mixture))
+    return report(
+        work.found,
+        work.excluded,
+        work.n,
+        combined,
+        weights=None,
+        scores=_scores(work, scores),
+    )
+
+
+def _scores(work: Work, scores: Doubles | None) -> Doubles | None:
+    """Returns the scores of the mixed rows as those of the usable ones, unless buckets mixed."""
+    if scores is None or len(scores) != len(work.found.rows):
+        return None
+    return work.as_they_came(scores)
 
 
 def _heaviest(shares: Doubles, f: int) -> float:
@@ -247,12 +273,8 @@ def _reducer(work: Work) -> coordinates.Reducer:
             return lambda block, _: coordinates.weighted_trimmed_mean(block, shares, trim)
         case TrimmedMean():
             return lambda block, scratch: coordinates.trimmed_mean(block, f, scratch)
-        case Meamed():
-            return lambda block, scratch: coordinates.mean_around_median(block, m - f, scratch)
-        case Bulyan():
-            picks = weighing.bulyan_picks(work.mixture.distances(), f)
-            return lambda block, scratch: coordinates.mean_around_median(
-                block[picks], m - 4 * f, scratch
-            )
+        case Meamed() | Bulyan():
+            keep = m - f if isinstance(rule, Meamed) else m - 4 * f
+            return lambda block, scratch: coordinates.mean_around_median(block, keep, scratch)
         case _:
             return coordinates.median

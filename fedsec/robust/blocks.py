@@ -29,11 +29,12 @@ _DOUBLE: np.dtype[Any] = np.dtype(np.float64)
 _DTYPES = frozenset(np.dtype(name) for name in FLOATS)
 HUGE = 1e140
 """An entry beyond this counts as not finite: sums of its square would overflow float64."""
+TINY = 1e-25
+"""Below it the products of float32 that were summed may have underflowed, one by one."""
 
 _BLOCK_ENTRIES = 1 << 19  # 2 MiB of float32: with its working copies it stays near the cache
 _MIN_WIDTH, _MAX_WIDTH = 1024, 32768
 _CHUNK = 1 << 16
-_TINY = 1e-25  # below it the squares of float32 may have underflowed, entry by entry
 
 
 @dataclass(frozen=True)
@@ -92,14 +93,25 @@ class Rows:
             found[place] = self.source[self.used[place]][places]
         return found
 
+    def long(self, row: int, columns: slice) -> NDArray[np.float64]:
+        """Returns some columns of one of the n rows, in float64."""
+        if self.zeroed is not None and self.zeroed[row]:
+            return np.zeros(len(range(*columns.indices(self.size))))
+        part: NDArray[np.float64] = self.source[self.used[row]][columns].astype(np.float64)
+        return part
+
     def without(self, bad: NDArray[np.bool_], *, zero: bool) -> "Rows":
         """Returns the rows less the `bad` ones (n,), or with zeros in their place."""
         if not bad.any():
             return self
-        zeroed = self.zeroed
         if zero:
-            return replace(self, zeroed=bad if zeroed is None else zeroed | bad)
-        return replace(self, used=self.used[~bad], zeroed=None if zeroed is None else zeroed[~bad])
+            return replace(self, zeroed=bad if self.zeroed is None else self.zeroed | bad)
+        return self.take(np.flatnonzero(~bad))
+
+    def take(self, places: NDArray[np.intp]) -> "Rows":
+        """Returns the rows at these places among the n."""
+        zeroed = None if self.zeroed is None else self.zeroed[places]
+        return replace(self, used=self.used[places], zeroed=zeroed)
 
     def _read(self) -> NDArray[np.intp]:
         """Returns the places among the n that are not zeroed: a zeroed row may have any shape."""
@@ -247,10 +259,39 @@ def unusable(rows: Rows, squares: NDArray[np.float64]) -> Mapping[int, str]:
 
 def exact_squares(rows: Rows, total: NDArray[np.float64]) -> NDArray[np.float64]:
     """Returns `total` (n,) with what overflowed or nearly underflowed summed again in float64."""
+    return told_exactly(rows, total, lambda row: _square(rows, row))
+
+
+def told_exactly(
+    rows: Rows, total: NDArray[np.float64], exact: Callable[[int], float]
+) -> NDArray[np.float64]:
+    """Returns `total` (n,) with `exact` of the rows where float32 overflowed or underflowed.
+
+    Args:
+        rows: The rows.
+        total: Of each row a sum of products, formed in the working dtype.
+        exact: From the place of a row to its sum in float64.
+    """
     total = total.copy()
-    tiny = (total < _TINY) & (rows.working == np.float32)
+    tiny = (np.abs(total) < TINY) & (rows.working == np.float32)
     for row in np.flatnonzero(~np.isfinite(total) | tiny):
-        total[row] = _square(rows, int(row))
+        total[row] = exact(int(row))
+    return total
+
+
+def chunks(size: int) -> Iterator[slice]:
+    """Yields the columns a chunk at a time, for sums over one row."""
+    return (slice(start, start + _CHUNK) for start in range(0, size, _CHUNK))
+
+
+def sum_of_products(
+    first: Callable[[slice], Block], second: Callable[[slice], Block], size: int
+) -> float:
+    """Returns the sum in float64 over `size` columns, of which both are asked a chunk at a time."""
+    total = 0.0
+    for columns in chunks(size):
+        one, other = (part(columns).astype(np.float64, copy=False) for part in (first, second))
+        total += float(np.dot(one, other))
     return total
 
 
@@ -258,8 +299,8 @@ def _squares_of(rows: Rows, some: slice) -> NDArray[np.float64]:
     """Sums in the working dtype within chunks, in float64 across them; of rows of one matrix."""
     matrix = np.asarray(rows.source[some])
     total = np.zeros(len(matrix))
-    for start in range(0, rows.size, _CHUNK):
-        part = matrix[:, start : start + _CHUNK]
+    for columns in chunks(rows.size):
+        part = matrix[:, columns]
         total += np.vecdot(part, part)
     return total
 
@@ -270,20 +311,17 @@ def _square_of(rows: Rows, row: int) -> float:
         return 0.0
     whole = rows.source[rows.used[row]]
     total = 0.0
-    for start in range(0, rows.size, _CHUNK):
-        part = whole[start : start + _CHUNK].astype(rows.working, copy=False)
+    for columns in chunks(rows.size):
+        part = whole[columns].astype(rows.working, copy=False)
         total += float(np.dot(part, part))
     return total
 
 
 def _square(rows: Rows, row: int) -> float:
     """Sums in float64; NaN where an entry is not finite or `HUGE`."""
-    if rows.zeroed is not None and rows.zeroed[row]:
-        return 0.0
-    whole = rows.source[rows.used[row]]
     total = 0.0
-    for start in range(0, rows.size, _CHUNK):
-        part = whole[start : start + _CHUNK].astype(np.float64)
+    for columns in chunks(rows.size):
+        part = rows.long(row, columns)
         if not float(np.abs(part).max()) < HUGE:
             return float("nan")
         total += float(np.dot(part, part))

@@ -5,10 +5,20 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from fedsec.robust.aggregate import Doubles
-from fedsec.robust.blocks import Block, Rows, Scratch, at_once, sweep
+from fedsec.robust.blocks import (
+    TINY,
+    Block,
+    Rows,
+    Scratch,
+    at_once,
+    sum_of_products,
+    sweep,
+    told_exactly,
+)
+from fedsec.vectors import is_finite
 
 _LONG = 1 << 17  # columns
 
@@ -44,7 +54,8 @@ def combine(
         former: Called with each block, in any thread.
         threads: Over how many the blocks are spread.
         diagnose: Whether the products with the rows are wanted.
-        measure: Whether their squared norms are wanted, too.
+        measure: Whether their squared norms are wanted, too, as the rows have not been screened:
+            what is not finite stays so. Of screened rows the result is finite.
     """
     vector = np.empty(rows.size, rows.dtype)
     scratch = Scratch()
@@ -52,11 +63,13 @@ def combine(
     def part(columns: slice) -> tuple[Block | None, float, Block | None]:
         block = rows.block(columns)
         out = former(block, columns, scratch)
-        vector[columns] = out
         own = np.vecdot(block, block) if measure else None
-        if not diagnose:
-            return None, 0.0, own
-        return block @ out, float(np.dot(out, out)), own
+        square = float(np.dot(out, out))
+        if not (measure or np.isfinite(square) or np.isfinite(out).all()):
+            # A sum of float32 overflowed on the way.
+            out = former(block.astype(np.float64), columns, scratch).astype(block.dtype)
+        vector[columns] = out
+        return (block @ out if diagnose else None), square, own
 
     dots, squares, square = np.zeros(len(rows)), np.zeros(len(rows)), 0.0
     for along, one, own in sweep(rows.size, rows.width(), part, threads):
@@ -68,27 +81,71 @@ def combine(
     return Combined(vector, dots if diagnose else None, square, squares if measure else None)
 
 
+def exact_products(rows: Rows, combined: Combined, dots: Doubles) -> tuple[Doubles, float]:
+    """Returns the result's products with the rows (n,) and its squared norm, whatever their size.
+
+    Args:
+        rows: The rows, finite.
+        combined: The result.
+        dots: Its products with the rows as they were formed; in float32 they overflow or vanish.
+    """
+    vector, square = combined.vector, combined.square
+    if not np.isfinite(square) or square < TINY:
+        square = sum_of_products(lambda some: vector[some], lambda some: vector[some], rows.size)
+    if not square:
+        return np.zeros(len(rows)), 0.0
+
+    def exact(row: int) -> float:
+        return sum_of_products(
+            lambda some: rows.long(row, some), lambda some: vector[some], rows.size
+        )
+
+    return told_exactly(rows, dots, exact), square
+
+
 def weighted_sum(rows: Rows, weights: Doubles, threads: int) -> NDArray[Any]:
-    """Returns ``weights @ rows`` (d,), in the dtype of the updates."""
+    """Returns ``weights @ rows`` (d,), in the dtype of the updates; finite if the rows are.
+
+    The weights' magnitudes sum to at most 1.
+    """
+    vector = plain_sum(rows, weights, threads)
+    if not is_finite(vector):  # a sum of float32 overflowed on the way
+        _product(rows, weights, vector, threads, width=rows.width(2), precision=np.float64)
+    return vector
+
+
+def plain_sum(rows: Rows, weights: Doubles, threads: int) -> NDArray[Any]:
+    """Returns ``weights @ rows`` (d,), in the dtype of the updates; large rows may overflow."""
     vector = np.empty(rows.size, rows.dtype)
     # BLAS is at its best on long rows, and a block that is not copied costs nothing.
-    _product(rows, weights, vector, _LONG if rows.bare else rows.width(), threads)
+    width = _LONG if rows.bare else rows.width()
+    _product(rows, weights, vector, threads, width=width, precision=rows.working)
     return vector
 
 
 def mix_rows(rows: Rows, matrix: Doubles, threads: int) -> NDArray[Any]:
-    """Returns ``matrix @ rows`` (m, d), in the dtype of the updates."""
+    """Returns ``matrix @ rows`` (m, d), in the dtype of the updates; finite if the rows are."""
     mixed = np.empty((len(matrix), rows.size), rows.dtype)
-    _product(rows, matrix, mixed, rows.width(2), threads)
+    _product(rows, matrix, mixed, threads, width=rows.width(2), precision=rows.working)
+    if not all(is_finite(row) for row in mixed):
+        _product(rows, matrix, mixed, threads, width=rows.width(3), precision=np.float64)
     return mixed
 
 
-def _product(rows: Rows, matrix: Doubles, out: NDArray[Any], width: int, threads: int) -> None:
-    """Writes ``matrix @ rows`` to `out`, `width` columns at a time."""
-    factors = matrix.astype(rows.working)
+def _product(
+    rows: Rows,
+    matrix: Doubles,
+    out: NDArray[Any],
+    threads: int,
+    *,
+    width: int,
+    precision: DTypeLike,
+) -> None:
+    """Writes ``matrix @ rows`` to `out`, `width` columns at a time, summed in `precision`."""
+    factors = matrix.astype(precision)
 
     def part(columns: slice) -> None:
-        block = rows.block(columns)
+        block = rows.block(columns).astype(precision, copy=False)
         if out.dtype == block.dtype:
             np.matmul(factors, block, out=out[..., columns])
         else:

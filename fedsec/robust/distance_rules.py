@@ -87,6 +87,9 @@ class Bulyan(TolerantRule):
     After each pick Krum runs again on what is left, with r-f-2 neighbours for r rows left (but at
     least one). Of the picked, each coordinate averages the n-4f values nearest to their median.
     Withstands f hostile rows if n >= 4f+3. Time O(n^2 d + n^3 log n), memory O(n^2) and one block.
+
+    As coordinates average different rows there are no weights. A row's score is how many were
+    picked before it: 0..n-2f-1 for those that count, n-2f for the others.
     """
 
     def check(self, n: int) -> None:
@@ -129,7 +132,8 @@ class GeometricMedian(TolerantRule):
 class MinimumDiameter(TolerantRule):
     """Averages the n-f updates of which the two farthest apart are nearest; exact.
 
-    Of several such sets it takes the one that a fixed search meets first. Withstands f < n/2.
+    Of several such sets it takes the one that a fixed search meets first, from the most central
+    row, whatever the order in which rows came. Withstands f < n/2.
     Time O(n^2 d) and a vertex cover search that is exponential in f at worst: milliseconds for
     f <= 20, a third of a second at n=100, f=40. Memory O(n^2).
     """

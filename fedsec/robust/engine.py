@@ -9,12 +9,13 @@ from types import MappingProxyType
 from typing import Literal, Unpack
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedsec.errors import ConfigError
 from fedsec.robust.aggregate import Aggregate, Diagnostics, Doubles, Mixed
 from fedsec.robust.apply import Work, apply
 from fedsec.robust.blocks import Block, Rows, Scratch, exact_squares, open_rows
-from fedsec.robust.combine import combine, mix_rows, weighted_sum
+from fedsec.robust.combine import combine, mix_rows, plain_sum
 from fedsec.robust.coordinate_rules import Mean
 from fedsec.robust.faults import TooManyFaults, count_byzantine
 from fedsec.robust.geometry import Measured, measure_gram, measure_norms
@@ -22,11 +23,13 @@ from fedsec.robust.mixing import Mixture, mix
 from fedsec.robust.needs import (
     check_options,
     check_reference,
+    chooses,
     looks_at_products,
     wants_accuracy,
     wants_products,
 )
 from fedsec.robust.options import Options, Row, Updates
+from fedsec.robust.ordering import by_contents
 from fedsec.robust.pipeline import Pipeline
 from fedsec.robust.premixing import Arc, Nnm, Premix
 from fedsec.robust.report import report
@@ -96,9 +99,10 @@ def _prepared(call: _Call, updates: Updates) -> Work:
     )
     check_reference(reference, found.rows)
     dropped = 0 if zero else len(excluded)
+    order = by_contents(found.rows) if chooses(rule, before) else None
     looks = looks_at_products(rule, before, reference)
     found, mixture = _mixed(
-        before, found, n=n, dropped=dropped, rng=call.rng, looks=looks, threads=threads
+        before, found, order, n=n, dropped=dropped, rng=call.rng, looks=looks, threads=threads
     )
     shares = _shares(call, found.rows, n)
     return Work(
@@ -107,6 +111,7 @@ def _prepared(call: _Call, updates: Updates) -> Work:
         found,
         excluded,
         dropped,
+        order,
         mixture,
         shares,
         reference,
@@ -132,7 +137,7 @@ def _mean_at_once(call: _Call, updates: Updates) -> Aggregate | None:
     weights = np.full(n, 1 / n) if shares is None else shares
     if call.diagnose:
         return _mean_measured(rows, weights, call.threads)
-    vector = weighted_sum(rows, weights, call.threads)
+    vector = plain_sum(rows, weights, call.threads)
     if not is_finite(vector):
         return None
     unknown = np.full(n, np.nan)
@@ -186,9 +191,11 @@ def premix(
     found, excluded = _measure(
         updates, byzantine, zero=False, products=products, accurate=False, threads=threads
     )
+    order = by_contents(found.rows) if chooses(rule, before) else None
     found, mixture = _mixed(
         before,
         found,
+        order,
         n=len(updates),
         dropped=len(excluded),
         rng=rng,
@@ -196,6 +203,9 @@ def premix(
         threads=threads,
     )
     matrix = np.eye(len(found.rows)) if mixture.matrix is None else mixture.matrix
+    if order is not None:
+        places = np.argsort(order)
+        matrix = matrix[np.ix_(places, places)]
     full = np.zeros((len(matrix), len(updates)))
     full[:, found.rows.used] = matrix
     return Mixed(mix_rows(found.rows, matrix, threads), full, excluded)
@@ -220,6 +230,7 @@ def _measure(
 def _mixed(
     before: tuple[Premix, ...],
     found: Measured,
+    order: NDArray[np.intp] | None,
     *,
     n: int,
     dropped: int,
@@ -227,14 +238,14 @@ def _mixed(
     looks: bool,
     threads: int,
 ) -> tuple[Measured, Mixture]:
-    """Returns the mixture, from products made again in float64 if the cheap ones will not do."""
+    """Returns the rows, measured in float64 if that is needed, and mixed in `order`."""
     # Drawn once: a second attempt must make the same buckets.
     seed = None if rng is None or not before else int(rng.integers(1 << 62))
 
     def attempt(measured: Measured) -> Mixture:
         return mix(
             before,
-            measured,
+            measured if order is None else measured.take(order),
             lambda byzantine: max(0, count_byzantine(byzantine, n) - dropped),
             None if seed is None else np.random.default_rng(seed),
             looks=looks,

@@ -12,13 +12,23 @@ is made again in float64. Squared distances that are smaller than their own boun
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedsec.robust.aggregate import Doubles, Precision
-from fedsec.robust.blocks import Block, Rows, Scratch, exact_squares, squared_norms, sweep, unusable
+from fedsec.robust.blocks import (
+    Block,
+    Rows,
+    Scratch,
+    chunks,
+    exact_squares,
+    squared_norms,
+    sweep,
+    told_exactly,
+    unusable,
+)
 
 CHEAP_COLUMNS = 512
 ACCURATE_COLUMNS = 2048  # of 50 rows, a block of float64 stays in the cache
@@ -52,6 +62,11 @@ class Measured:
     gram: Doubles | None = None
     precision: Precision = "none"
     reach: float = 0.0
+
+    def take(self, places: NDArray[np.intp]) -> "Measured":
+        """Returns the rows at these places among the n, in this order."""
+        gram = None if self.gram is None else self.gram[np.ix_(places, places)]
+        return replace(self, rows=self.rows.take(places), squares=self.squares[places], gram=gram)
 
 
 def measure_norms(rows: Rows, *, zero: bool, threads: int) -> Measured:
@@ -180,6 +195,8 @@ def mixed_spans(matrix: Doubles, squares: Doubles) -> Doubles:
 def distances_to(rows: Rows, there: int | Block, threads: int) -> Doubles:
     """Returns the squared distance of each row to one point (n,), from differences.
 
+    In the working dtype; in float64 where its squares overflow or underflow.
+
     Args:
         rows: The rows.
         there: The place of one of them, or a vector (d,).
@@ -195,7 +212,21 @@ def distances_to(rows: Rows, there: int | Block, threads: int) -> Doubles:
     total = np.zeros(len(rows))
     for summand in sweep(rows.size, rows.width(2), part, threads):
         total += summand
-    return np.nan_to_num(total, nan=np.inf, posinf=np.inf)  # float32 overflowed: very far
+    itself = there if isinstance(there, int) else None
+    return told_exactly(rows, total, lambda row: 0.0 if row == itself else _gap(rows, row, there))
+
+
+def _gap(rows: Rows, row: int, there: int | Block) -> float:
+    """Returns the squared distance of a row to the point, in float64."""
+    total = 0.0
+    for columns in chunks(rows.size):
+        if isinstance(there, int):
+            point = rows.long(there, columns)
+        else:
+            point = there[columns].astype(np.float64)
+        gap = rows.long(row, columns) - point
+        total += float(np.dot(gap, gap))
+    return total
 
 
 def products_with(rows: Rows, vector: Block, threads: int) -> Doubles:

@@ -45,6 +45,10 @@ class Mixture:
     def __len__(self) -> int:
         return len(self.squares)
 
+    def mixed(self, values: Doubles) -> Doubles:
+        """Returns what is linear in the rows (n, ...), of the mixed ones (m, ...)."""
+        return values if self.matrix is None else self.matrix @ values
+
     def products(self) -> Doubles:
         """Returns the products of the mixed rows (m, m).
 

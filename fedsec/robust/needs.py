@@ -10,6 +10,7 @@ from fedsec.robust.blocks import Rows
 from fedsec.robust.distance_rules import (
     Bulyan,
     Caf,
+    Dnc,
     GeometricMedian,
     Krum,
     MinimumDiameter,
@@ -35,6 +36,17 @@ def looks_at_products(rule: Rule, before: tuple[Premix, ...], reference: Row | N
             return bool(before)
         case _:
             return isinstance(rule, BY_DISTANCE)
+
+
+def chooses(rule: Rule, before: tuple[Premix, ...]) -> bool:
+    """Returns whether some rows are chosen, so that of equally good ones one must go first.
+
+    Buckets are drawn by the rows' places, so behind or before them places decide.
+    """
+    if any(isinstance(stage, Bucketing) for stage in before):
+        return False
+    chosen = (Krum, MultiKrum, Bulyan, MinimumDiameter, Caf, Monna, Cge, Dnc)
+    return isinstance(rule, chosen) or any(isinstance(stage, Nnm) for stage in before)
 
 
 def wants_products(rule: Rule, before: tuple[Premix, ...], reference: Row | None) -> bool:

@@ -6,7 +6,7 @@ from types import MappingProxyType
 import numpy as np
 
 from fedsec.robust.aggregate import Aggregate, Diagnostics, Doubles, Suspect
-from fedsec.robust.combine import Combined
+from fedsec.robust.combine import Combined, exact_products
 from fedsec.robust.geometry import Measured
 
 FAR = 2.0
@@ -34,9 +34,11 @@ def report(
         weights: Of the usable rows, or None.
         scores: Of the usable rows, or None.
     """
-    norms = np.sqrt(found.squares)
-    length = float(np.sqrt(combined.square))
-    cosines, distances = _lie(norms, length, combined.dots)
+    dots, square = combined.dots, combined.square
+    if dots is not None:
+        dots, square = exact_products(found.rows, combined, dots)
+    norms, length = np.sqrt(found.squares), float(np.sqrt(square))
+    cosines, distances = _lie(norms, length, dots)
     places = found.rows.used
     return Aggregate(
         combined.vector,
@@ -58,7 +60,7 @@ def _lie(norms: Doubles, length: float, dots: Doubles | None) -> tuple[Doubles, 
     if dots is None:
         return np.full(len(norms), np.nan), np.full(len(norms), np.nan)
     with np.errstate(all="ignore"):
-        # Not a number: the result or the row is zero, or a huge row overflowed either way.
+        # Not a number: the result or the row is zero.
         cosines = np.nan_to_num(np.clip(dots / (norms * length), -1, 1))
     gaps = norms**2 - 2 * cosines * norms * length + length**2
     return cosines, np.sqrt(np.maximum(gaps, 0.0))

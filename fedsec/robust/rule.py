@@ -21,7 +21,12 @@ Adjacency: TypeAlias = Literal["replace-one", "zero-out"]
 
 @dataclass(frozen=True)
 class Rule(ABC):
-    """A way to turn n updates into one. Frozen parameters; the arithmetic lives elsewhere."""
+    """A way to turn n updates into one. Frozen parameters; the arithmetic lives elsewhere.
+
+    The order in which the rows come moves the result by rounding only: of equally good rows the
+    one goes first that is smaller in the first coordinate in which they differ. Places decide
+    where they are meant to: for the row that `Monna` trusts, and for `Bucketing`, which draws them.
+    """
 
     weighted: ClassVar[bool] = False
     """Whether it takes `Options.weights`."""

@@ -66,14 +66,21 @@ def krum(distances: Doubles, neighbours: int, keep: int) -> Weighing:
 
 
 def bulyan_picks(distances: Doubles, f: int) -> list[int]:
-    """Returns the m-2f rows that Krum picks one after another, ascending."""
+    """Returns the m-2f rows that Krum picks one after another, in this order."""
     left = list(range(len(distances)))
     picked = []
     for _ in range(len(distances) - 2 * f):
         among = distances[np.ix_(left, left)]
         scores = krum_scores(among, max(1, len(left) - f - 2))
         picked.append(left.pop(int(_best(among, scores)[0])))
-    return sorted(picked)
+    return picked
+
+
+def turns(picked: list[int], m: int) -> Doubles:
+    """Returns how many of the `m` rows were picked before each, all of them for the rest (m,)."""
+    before = np.full(m, float(len(picked)))
+    before[picked] = np.arange(len(picked))
+    return before
 
 
 def geometric_median(gram: Doubles, rule: GeometricMedian, shares: Doubles) -> Weighing:

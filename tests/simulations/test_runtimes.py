@@ -1,4 +1,7 @@
-"""One plan with a robust rule, byte for byte, in process, on Flower's simulation engine and over a network."""
+"""One plan, unchanged, with a robust rule: in process, on Ray and over a network the same result.
+
+The same to within 1e-5 of a weight: engines sum in orders of their own. Data drawn otherwise are told apart.
+"""
 
 import numpy as np
 import pytest
