@@ -65,9 +65,10 @@ server_app = ServerApp()
 
 
 @server_app.main()
-def main(grid: Grid, _context: Context) -> None:
+def main(grid: Grid, context: Context) -> None:
     """Ten rounds from a flat line."""
-    strategy = SecureStrategy(FedAvg(fraction_evaluate=0.0, min_train_nodes=NODES), PLAN)
+    inner = FedAvg(fraction_evaluate=0.0, min_train_nodes=NODES)
+    strategy = SecureStrategy(inner, PLAN, run_config=context.run_config)
     begin = ArrayRecord([np.zeros(2, np.float32)])
     result = strategy.start(grid, begin, num_rounds=ROUNDS)
     slope, intercept = result.arrays.to_numpy_ndarrays()[0]

@@ -2,30 +2,36 @@
 
 Under plain Flower a node has no key that it enrolled with, and any stage may run in another
 process. So its secrets, in semi-honest mode a signing key made for the round among them, lie in
-``context.state`` for the length of a round. Malicious mode needs a policy directory at the node,
-see `fedsec.flower.policy_directory`; without one the node refuses. fedsec's own nodes need no mod:
-theirs stands around every app, and keeps its secrets in memory.
+``context.state``, each until nothing is left to do with it. Malicious mode needs a policy directory
+at the node, see `fedsec.flower.policy_directory`; without one the node refuses. fedsec's own nodes
+need no mod: theirs stands around every app, and keeps its secrets in memory.
 """
 
+import logging
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message
+from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
-from fedsec.errors import ConfigError, PolicyRefusal
+from fedsec.errors import ConfigError, FedsecError, PolicyRefusal
 from fedsec.flower import policy_directory
 from fedsec.flower.arrays import pack, unpack
+from fedsec.flower.local import APP_RAISED
 from fedsec.flower.messages import Heading
-from fedsec.flower.secure_messages import Stage, read_stage
-from fedsec.flower.secure_node import Identity, SecureNode, Turn, coding
+from fedsec.flower.secure_messages import RUN_CONFIG, Stage, read_stage
+from fedsec.flower.secure_node import FAILED, Identity, SecureNode, Turn, coding
 from fedsec.plan import FederationPlan
 from fedsec.plan.visibility import assumptions
 from fedsec.secagg.keeping import read_state, write_state
 from fedsec.secagg.membership import Setting
+from fedsec.secagg.node import Offered
 from fedsec.secagg.parameters import Mode
 from fedsec.secagg.session import Session
+
+_LOG = logging.getLogger(__name__)
 
 TURN, WORDS, SIGNER = "fedsec.secagg.turn", "fedsec.secagg.words", "fedsec.secagg.signer"
 _KEY, _VECTOR, _KEPT = "key", "vector", "state."
@@ -51,14 +57,58 @@ def secure_mod(plan: FederationPlan) -> Mod:
     """
     malicious = check_plain(plan) is Mode.MALICIOUS
     identify = _long_term if malicious else _for_a_round
-    turns, code = ContextTurns(plan), coding(plan)
+    code = coding(plan)
 
     def mod(message: Message, context: Context, app: ClientAppCallable) -> Message:
         """Returns the node's answer; raises as `SecureNode` does."""
-        node = SecureNode(plan, identify(message, context), code, turns)
-        return node(message, context, app)
+        _check_run_config(message, context)
+        identity = identify(message, context)
+        turns = ContextTurns(plan, None if malicious else identity.signer)
+        node = SecureNode(plan, identity, code, turns)
+        try:
+            return node(message, context, partial(_quietly, app))
+        except FedsecError:  # in words of ours
+            raise
+        except Exception:  # noqa: BLE001 - whatever it is, it stays here
+            return _withheld(message)
 
     return mod
+
+
+def _quietly(app: ClientAppCallable, message: Message, context: Context) -> Message:
+    """Has an app answer; of an exception it tells no more than that there was one.
+
+    Flower would send the text on, which may show records.
+    """
+    try:
+        return app(message, context)
+    except (Exception, SystemExit):  # noqa: BLE001 - an app may raise anything
+        return _withheld(message)
+
+
+def _withheld(message: Message) -> Message:
+    """Returns the answer in the place of the exception that is being handled; logs that here."""
+    _LOG.exception("a protected app failed; the coordinator is told no more than that it did")
+    return Message(Error(APP_RAISED, FAILED), reply_to=message)
+
+
+def _check_run_config(message: Message, context: Context) -> None:
+    """Returns when the runtime configured this node as the strategy said that all are.
+
+    What the strategy said is under the digest that nodes sign; what the runtime says is not.
+    """
+    if read_stage(message.content) is not Stage.OFFER:
+        return
+    told = dict(message.content.config_records.get(RUN_CONFIG, {}))
+    own = dict(context.run_config)
+    names = sorted(told.keys() | own.keys())
+    differing = [name for name in names if repr(told.get(name)) != repr(own.get(name))]  # 1 or True
+    if differing:
+        raise PolicyRefusal(
+            f"this node's run_config differs from the strategy's in {', '.join(differing[:5])}: "
+            "nodes that are configured differently are in no sum together; write "
+            "SecureStrategy(..., run_config=context.run_config)"
+        )
 
 
 def check_plain(plan: FederationPlan) -> Mode:
@@ -83,10 +133,12 @@ class ContextTurns:
 
     Args:
         plan: With secure aggregation.
+        signer: A key made for the round, kept until it has signed the node's shares, its last use.
     """
 
-    def __init__(self, plan: FederationPlan) -> None:
+    def __init__(self, plan: FederationPlan, signer: Ed25519PrivateKey | None) -> None:
         self._plan = plan
+        self._signer = signer
 
     def get(self, context: Context) -> Turn | None:
         """See `fedsec.flower.secure_node.Turns`."""
@@ -106,11 +158,13 @@ class ContextTurns:
 
     def put(self, context: Context, turn: Turn | None) -> None:
         """See `fedsec.flower.secure_node.Turns`."""
-        for name in (TURN, WORDS):
+        for name in (TURN, WORDS, SIGNER):
             if name in context.state:
                 del context.state[name]
         if turn is None:
             return
+        if self._signer is not None and isinstance(turn.state, Offered):
+            context.state[SIGNER] = ConfigRecord({_KEY: self._signer.private_bytes_raw()})
         session = turn.setting.session
         numbers = {
             _ROUND: session.round,
@@ -144,12 +198,9 @@ class ContextTurns:
 
 def _for_a_round(message: Message, context: Context) -> Identity:
     """Returns an identity with a key of this round's, which the coordinator vouches for."""
-    if read_stage(message.content) is Stage.OFFER:
-        made = Ed25519PrivateKey.generate().private_bytes_raw()
-        context.state[SIGNER] = ConfigRecord({_KEY: made})
     key = context.state.config_records.get(SIGNER, ConfigRecord()).get(_KEY)
-    if not isinstance(key, bytes):
-        return Identity(Ed25519PrivateKey.generate())  # no turn is under way; it is refused
+    if read_stage(message.content) is Stage.OFFER or not isinstance(key, bytes):
+        return Identity(Ed25519PrivateKey.generate())  # or nothing is left to sign
     return Identity(Ed25519PrivateKey.from_private_bytes(key))
 
 

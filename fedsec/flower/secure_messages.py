@@ -41,6 +41,8 @@ from fedsec.secagg.messages import (
 from fedsec.secagg.node import Effect, Upload
 
 SECAGG = "fedsec.secagg"
+RUN_CONFIG = "fedsec.run-config"
+"""Record of what each app is to be configured with, where a runtime of others configures it."""
 MASKED, VECTOR = "masked", "vector"
 STAGE, BODY = "stage", "body"
 

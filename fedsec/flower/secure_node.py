@@ -28,6 +28,7 @@ from fedsec.flower.messages import Heading, read_heading
 from fedsec.flower.secure_messages import (
     BEGINNINGS,
     GROUPING,
+    RUN_CONFIG,
     SECAGG,
     Stage,
     read_request,
@@ -51,7 +52,7 @@ Keep: TypeAlias = Callable[[Context], None]
 """Has ``context.state`` outlive this process; returns when it does, else raises."""
 
 _ROUND, _ATTEMPT = "round", "attempt"
-_FAILED = "the app answered with an error, whose words stay on the node"
+FAILED = "the app answered with an error, whose words stay on the node"
 
 
 def _utc_now() -> datetime:
@@ -226,18 +227,18 @@ class SecureNode:
     ) -> Message:
         heading = read_heading(message.content)
         mine = self._groups.group(context)
-        self._turns.put(context, None)  # whatever was under way is over
         _take_turn(context, heading)
+        self._turns.put(context, None)  # whatever was under way is over
         # Now, since a model can be made to fail on certain records alone, and be sent again
         self._keep(context)
-        without = {name: record for name, record in message.content.items() if name != SECAGG}
-        message.content = RecordDict(without)
         asked = digest_of(message.content)  # before the app may write to it
+        ours = {SECAGG, RUN_CONFIG}
+        message.content = RecordDict({n: r for n, r in message.content.items() if n not in ours})
         group_id, message.metadata.group_id = message.metadata.group_id, str(heading.round)
         answer = app(message, context)
         message.metadata.group_id = group_id  # which the app did not see: it is in no digest
         if answer.has_error():  # in words of the app's own
-            return Message(Error(answer.error.code, _FAILED), reply_to=message)
+            return Message(Error(answer.error.code, FAILED), reply_to=message)
         form, words = self._code(message, answer, heading)
         group = None if mine is None else (mine.group, mine.members)
         setting = make_setting(self._plan, form, context.run_id, heading, asked, group=group)

@@ -2,7 +2,7 @@
 
     from fedsec.flower import SecureStrategy
 
-    strategy = SecureStrategy(FedAvg(fraction_evaluate=0.0), plan)
+    strategy = SecureStrategy(FedAvg(fraction_evaluate=0.0), plan, run_config=context.run_config)
     result = strategy.start(grid=grid, initial_arrays=ArrayRecord(model.state_dict()))
 
 The strategy inside draws the nodes and moves the model as ever. What it is handed of a round is one
@@ -12,6 +12,7 @@ answer would be a figure of one node. Pass ``evaluate_fn`` to ``start``.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
@@ -22,12 +23,15 @@ from fedsec.flower.app_updates import model_of
 from fedsec.flower.arrays import pack
 from fedsec.flower.collection import Attempt, AttemptMissed, Collected, Post
 from fedsec.flower.messages import EXAMPLES, INSTRUCTION, Heading, heading_record
+from fedsec.flower.publishing import RunConfig
+from fedsec.flower.secure_messages import RUN_CONFIG
 from fedsec.flower.secure_sum import SecureSum
 from fedsec.flwr_compat import Run
 from fedsec.plan import FederationPlan
 from fedsec.vectors import Layout
 
 Evaluate = Callable[[int, ArrayRecord], MetricRecord | None]
+NO_CONFIG: RunConfig = MappingProxyType({})
 
 
 class SecureStrategy:
@@ -38,19 +42,27 @@ class SecureStrategy:
         plan: For a Flower app, with secure aggregation.
         trusted: Signing keys by node id, from the federation's signed roster: in malicious mode a
             node that the others would refuse is left out first. None: not known here.
+        run_config: The ServerApp's. On plain Flower each node compares its own with it: one that
+            was configured otherwise trains otherwise, and is in no sum.
 
     Raises:
         ConfigError: The plan has no secure aggregation.
     """
 
     def __init__(
-        self, inner: Strategy, plan: FederationPlan, trusted: Mapping[int, bytes] | None = None
+        self,
+        inner: Strategy,
+        plan: FederationPlan,
+        trusted: Mapping[int, bytes] | None = None,
+        *,
+        run_config: RunConfig = NO_CONFIG,
     ) -> None:
         if plan.secure_aggregation is None:
             raise ConfigError("the plan has no [secure_aggregation]")
         self._inner = inner
         self._plan = plan
         self._trusted = trusted
+        self._run_config = run_config
 
     def start(
         self,
@@ -68,7 +80,7 @@ class SecureStrategy:
             StateError: A round came about in none of the plan's attempts.
         """
         return self._inner.start(
-            grid=SummingGrid(grid, self._plan, self._trusted),
+            grid=SummingGrid(grid, self._plan, self._trusted, self._run_config),
             initial_arrays=initial_arrays,
             num_rounds=num_rounds,
             timeout=timeout,
@@ -84,14 +96,20 @@ class SummingGrid(Grid):
         grid: Reaches the nodes.
         plan: With secure aggregation.
         trusted: As of `SecureStrategy`.
+        run_config: As of `SecureStrategy`.
     """
 
     def __init__(
-        self, grid: Grid, plan: FederationPlan, trusted: Mapping[int, bytes] | None = None
+        self,
+        grid: Grid,
+        plan: FederationPlan,
+        trusted: Mapping[int, bytes] | None = None,
+        run_config: RunConfig = NO_CONFIG,
     ) -> None:
         self._grid = grid
         self._plan = plan
         self._trusted = trusted
+        self._run_config = ConfigRecord(dict(run_config))
         self._round = 0
         self._sum: SecureSum | None = None
 
@@ -160,7 +178,10 @@ class SummingGrid(Grid):
     def _collect(self, post: Post, asked: list[Message], number: int) -> Collected:
         content = asked[0].content
         heading = Heading(self._round, number, self._plan.digest)
-        told = RecordDict({**dict(content.items()), INSTRUCTION: heading_record(heading)})
+        ours = {INSTRUCTION: heading_record(heading)}
+        if self._run_config:
+            ours[RUN_CONFIG] = self._run_config
+        told = RecordDict({**dict(content.items()), **ours})
         cohort = tuple(sorted(each.metadata.dst_node_id for each in asked))
         if self._sum is None:
             size = Layout.of(model_of(content, "asked")).size

@@ -19,7 +19,8 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     plan = Path(str(context.run_config["plan"] or OWN_PLAN)).read_text("utf-8")
     inner = FedAvg(fraction_evaluate=0.0, min_train_nodes=4, min_available_nodes=4)
-    strategy = SecureStrategy(inner, FederationPlan.parse(plan))
+    parsed = FederationPlan.parse(plan)
+    strategy = SecureStrategy(inner, parsed, run_config=context.run_config)
     result = strategy.start(grid, ArrayRecord([np.zeros(1000, np.float32)]), num_rounds=ROUNDS)
     (model,) = result.arrays.to_numpy_ndarrays()
     told = [dict(result.train_metrics_clientapp[number]) for number in range(1, ROUNDS + 1)]
