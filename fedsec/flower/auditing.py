@@ -8,17 +8,29 @@
 The mechanism is that of a run, with updates of the auditor's making in place of trained ones.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsec.flower.audited import Mechanism
+from fedsec.flower.audited import Mechanism, privacy_of
+from fedsec.flower.audited_central import CentralFigures, CentralMechanism, ClipCount
+from fedsec.flower.audited_nodes import (
+    DistributedMechanism,
+    ExampleMechanism,
+    LocalFigures,
+    LocalMechanism,
+    WholeSum,
+)
 from fedsec.flower.strategy import Matrix
+from fedsec.plan import FederationPlan
+from fedsec.plan.figures import figures_of, joined_of
 from fedsec.privacy.accounting import spent
 from fedsec.privacy.audit import (
+    FEW,
     LEVEL,
     Estimate,
     directions,
@@ -26,9 +38,8 @@ from fedsec.privacy.audit import (
     one_run,
     one_shot,
     shape_p,
-    worst_rows,
 )
-from fedsec.privacy.events import Gaussian, Price
+from fedsec.privacy.events import Gaussian, Price, Skellam
 from fedsec.privacy.keystream import Keystream
 
 Doubles: TypeAlias = NDArray[np.float64]
@@ -37,6 +48,86 @@ CONFIDENCE = 0.95
 """Of the bound."""
 
 _FAIR = 0.5  # of a coin
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a round releases, as far as one noise covers it.
+
+    Args:
+        name: In words.
+        mechanism: That releases it.
+        clip: Largest L2 norm of what a unit gives to it.
+        size: Entries of that.
+    """
+
+    name: str
+    mechanism: Mechanism
+    clip: float
+    size: int
+
+
+def parts_of(plan: FederationPlan, size: int) -> list[Part]:
+    """Returns what a round of a plan releases; the first is the updates, the others beside them.
+
+    Args:
+        plan: To audit.
+        size: d, entries of a model.
+
+    Raises:
+        ConfigError: The plan has no [privacy].
+    """
+    privacy, mechanism = privacy_of(plan), mechanism_of(plan)
+    parts = [Part("updates", mechanism, privacy.clip, size)]
+    figures, joined = figures_of(privacy), joined_of(plan)
+    if joined is not None:
+        many = size + joined.figures.count
+        parts.append(Part("updates and figures", WholeSum(plan), joined.norm, many))
+    elif figures is not None:
+        beside: Mechanism = LocalFigures(plan)
+        if isinstance(mechanism, CentralMechanism):
+            beside = CentralFigures(plan, _without_rule(mechanism))
+        parts.append(Part("figures", beside, math.sqrt(figures.count) / 2, figures.count))
+    if privacy.clip_quantile is not None and isinstance(mechanism, CentralMechanism):
+        parts.append(Part("count of short updates", ClipCount(plan, mechanism), privacy.clip, 1))
+    return parts
+
+
+def _without_rule(mechanism: CentralMechanism) -> CentralMechanism:
+    """Returns it with the mean of the updates: figures pass by the rule, which takes its time."""
+    return replace(mechanism, plan=mechanism.plan.model_copy(update={"robust": None}))
+
+
+def together(parts: Sequence[Part]) -> float:
+    """Returns the multiplier of one release that costs what all parts of a round do."""
+    whole = [part.mechanism.multiplier for part in parts if isinstance(part.mechanism, WholeSum)]
+    return whole[0] if whole else sum(part.mechanism.multiplier**-2 for part in parts) ** -0.5
+
+
+def charged(mechanism: Mechanism) -> float:
+    """Returns the multiplier that the ledger is charged for."""
+    match mechanism.price.event:
+        case Gaussian(noise_multiplier=multiplier):
+            return multiplier
+        case Skellam(l2=l2, variance=variance):
+            return math.sqrt(variance) / l2
+
+
+def mechanism_of(plan: FederationPlan) -> Mechanism:
+    """Returns what releases the updates.
+
+    Raises:
+        ConfigError: The plan has no [privacy].
+    """
+    match privacy_of(plan).model:
+        case "central":
+            return CentralMechanism(plan)
+        case "local":
+            return LocalMechanism(plan)
+        case "distributed":
+            return DistributedMechanism(plan)
+        case "example":
+            return ExampleMechanism(plan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,28 +202,21 @@ def measure(
     Args:
         mechanism: To audit.
         clip: Largest L2 norm of a row that it is said to let through.
-        size: d, entries of a release; `audit.MIN_SIZE` at least for the stated power.
+        size: d, entries of a release; `audit.MIN_SIZE` at least for the stated power. Where it is
+            less than `audit.FEW`, so many releases are made that they have that many in all.
         rng: Of directions.
     """
-    found = []
+    found, source = [], Keystream()
     for survivors in mechanism.survivors:
         nothing = np.zeros((survivors, size), np.float32)
-        noise = mechanism.release(nothing, Keystream()).astype(np.float64)
-        change, worst = max(_changes(mechanism, survivors, size, clip, rng))
+        made = [mechanism.release(nothing, source) for _ in range(math.ceil(FEW / size))]
+        noise = np.concatenate(made).astype(np.float64)
+        change, worst = max(mechanism.changes(survivors, size, clip, rng))
         claimed = mechanism.multiplier
         p = noise_p(noise, claimed * change) if change > 0 else 1.0
         std = float(np.sqrt(np.mean(noise**2)))
         found.append(Measured(survivors, std, change, worst, claimed, p, shape_p(noise)))
     return found
-
-
-def _changes(
-    mechanism: Mechanism, survivors: int, size: int, clip: float, rng: np.random.Generator
-) -> Iterator[tuple[float, str]]:
-    for name, rows in worst_rows(survivors, size, clip, rng):
-        moved = rows.copy()
-        moved[0] = -rows[0] if mechanism.replaces else 0.0
-        yield mechanism.change(rows, moved), name
 
 
 @dataclass(frozen=True)

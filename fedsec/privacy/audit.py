@@ -31,6 +31,9 @@ LEVEL = 1e-6
 MIN_SIZE = 5_000
 """Entries of a release from which `noise_p` rejects 10 % too little noise, 999 times of 1,000."""
 
+FEW = 1_250
+"""Entries, of as many releases as it takes, from which it rejects 15 % too little as often."""
+
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Of all canaries: how many are guessed at, best scores first; the level is shared among these."""
 

@@ -161,3 +161,68 @@ def test_what_cannot_be_told_says_why(
     path = written(tmp_path, "", text=text)
     assert fedsec(["privacy", "spend", str(path), *options]) == 2
     assert message in capsys.readouterr().err
+
+
+AUDITED = """model = "central"
+metrics = { train-loss = [0.0, 4.0] }
+metrics_noise = 3.0
+[robust]
+rule = "median"
+byzantine = 2
+before = [{ name = "bucketing", size = 2 }]
+"""
+
+
+def audit(tmp_path: Path, *options: str) -> int:
+    path = written(tmp_path, AUDITED)
+    return fedsec(
+        [
+            "privacy",
+            "audit",
+            str(path),
+            "--size",
+            "5000",
+            "--canaries",
+            "20",
+            "--rounds",
+            "1",
+            *options,
+        ]
+    )
+
+
+def test_an_audit_measures_every_part_of_a_round(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert audit(tmp_path, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert {each["of"] for each in told["noise"]} == {"updates", "figures"}
+    assert all(each["passed"] for each in told["noise"])
+    assert all(each["reach"] > 0.85 for each in told["noise"] if each["survivors"] == 10)
+    assert told["cost"] == {"together": pytest.approx(2.0), "charged": 2.0}
+    assert audit(tmp_path) == 0
+    text = capsys.readouterr().out
+    assert "Nothing was found." in text
+    assert "ot measured" not in text
+
+
+def test_an_audit_of_half_the_noise_fails(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "fedsec.flower.private.central_sensitivity", lambda _plan, _clip: 0.5 / 2 / 2 / 2
+    )
+    assert audit(tmp_path) == 1
+    text = capsys.readouterr().out
+    assert "TOO LITTLE" in text
+    assert "The plan is less private than it says." in text
+
+
+def test_an_audit_sees_a_round_that_costs_more_than_its_charge(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Updates under all of the plan's multiplier, and figures beside them for nothing."""
+    for module in ("fedsec.flower.audited", "fedsec.flower.private"):
+        monkeypatch.setattr(f"{module}.update_multiplier", lambda _plan: 2.0)
+    assert audit(tmp_path) == 1
+    assert "multiplier 1.664; the ledger is charged for 2: TOO LITTLE" in capsys.readouterr().out

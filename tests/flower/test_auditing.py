@@ -2,27 +2,33 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
 
 from fedsec.errors import ConfigError
 from fedsec.flower import sums
-from fedsec.flower.audited import (
-    CentralMechanism,
-    DistributedMechanism,
-    ExampleMechanism,
-    Mechanism,
+from fedsec.flower.audited import Mechanism
+from fedsec.flower.audited_central import CentralMechanism, known
+from fedsec.flower.audited_nodes import DistributedMechanism, ExampleMechanism
+from fedsec.flower.auditing import (
+    Measured,
+    Planting,
+    charged,
+    measure,
     mechanism_of,
+    parts_of,
+    together,
 )
-from fedsec.flower.auditing import Measured, Planting, measure
 from fedsec.flower.collection import Attempt, Collected
 from fedsec.flower.private import Central, Doubles
+from fedsec.flower.publishing import Publish
 from fedsec.flower.records import NodeRecord
 from fedsec.flower.strategy import Matrix
 from fedsec.plan import FederationPlan
 from fedsec.plan.terms import terms
+from fedsec.privacy.distributed import set_up
+from fedsec.privacy.figures import Figures
 from fedsec.privacy.gaussian import GaussianMechanism
 from fedsec.privacy.keystream import Keystream
 from fedsec.privacy.ledger import Terms
@@ -117,12 +123,107 @@ def test_honest_sums_of_groups_pass(model: str) -> None:
     assert planting(mechanism)().passed
 
 
+BUCKETS = '[robust]\nrule = "median"\nbyzantine = 1\nbefore = [{ name = "bucketing", size = 4 }]\n'
+AGAIN = """[robust]
+rule = "centered-clipping"
+byzantine = 1
+options = { radius = 0.1, iterations = 3 }
+"""
+RULES: dict[str, str] = {
+    "trimmed mean": TRIMMED,
+    "median over buckets": BUCKETS,
+    "trimmed mean over buckets": BUCKETS.replace('"median"', '"trimmed-mean"').replace("4", "2"),
+    "clipping that starts again": AGAIN,
+    "the same, over buckets": AGAIN + 'before = [{ name = "bucketing", size = 2 }]\n',
+    "the same, clipped first": AGAIN + 'before = [{ name = "clip", norm = 0.3 }]\n',
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_its_rows_reach_what_the_noise_under_a_rule_is_for_and_half_of_it_is_too_little(
+    name: str,
+) -> None:
+    found = measure_of(CentralMechanism(plan(more=RULES[name])))
+    assert all(each.passed for each in found)
+    assert 0.9 < found[-1].reach < 1.1
+    halved = measure_of(broken(HalfOfTheNoise, RULES[name]))
+    assert not halved[-1].passed
+
+
+def test_groups_behind_a_rule_are_reached_too() -> None:
+    text = PLAN.replace("= 12", "= 36").replace("[task]", 'visibility = "groups"\n[task]', 1)
+    more = TRIMMED.replace("3", "1") + GROUPS
+    found = measure_of(
+        CentralMechanism(FederationPlan.parse(text + PRIVACY.format("central") + more))
+    )
+    assert all(each.passed for each in found)
+    assert max(each.reach for each in found) > 0.9
+
+
+FIGURES = "metrics = { train-loss = [0, 4], accuracy = [0, 1] }\nmetrics_noise = 2.0\n"
+ADAPTIVE = "clip_quantile = 0.5\nclip_noise = 2.0\n"
+BESIDE: dict[str, tuple[FederationPlan, str]] = {
+    "central": (plan(more=FIGURES), "figures"),
+    "central, sampled": (plan(more=FIGURES + "sampling = 0.5\n"), "figures"),
+    "local": (plan("local", FIGURES), "figures"),
+    "adaptive": (plan(more=FIGURES + ADAPTIVE), "count of short updates"),
+    "distributed": (
+        plan("distributed", f'{FIGURES}bits = 20\n[secure_aggregation]\nmode = "semi-honest"\n'),
+        "updates and figures",
+    ),
+}
+
+
+def part_of(agreed: FederationPlan, name: str) -> list[Measured]:
+    (part,) = (each for each in parts_of(agreed, SIZE) if each.name == name)
+    rng = np.random.default_rng(1)
+    return measure(part.mechanism, clip=part.clip, size=part.size, rng=rng)
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_what_is_told_beside_the_updates_is_measured_and_half_of_its_noise_is_too_little(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agreed, part = BESIDE[name]
+    found = part_of(agreed, part)
+    assert all(each.passed and 0.85 < each.reach < 1.15 for each in found)
+    parts = parts_of(agreed, SIZE)
+    assert together(parts) == pytest.approx(charged(parts[0].mechanism))
+    honest: Callable[[GaussianMechanism, Doubles, Keystream], Vector] = GaussianMechanism.release
+    monkeypatch.setattr(
+        GaussianMechanism,
+        "release",
+        lambda self, vector, source: honest(
+            replace(self, noise_multiplier=self.noise_multiplier / 2), vector, source
+        ),
+    )
+    monkeypatch.setattr(
+        "fedsec.flower.sums.set_up",
+        lambda **given: set_up(**{**given, "noise_multiplier": given["noise_multiplier"] / 2}),
+    )
+    assert not any(each.passed for each in part_of(agreed, part))
+
+
+def test_figures_that_are_not_kept_to_their_range_are_caught(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Figures, "clamp", lambda _self, rows: rows.astype(np.float64))
+    agreed, part = BESIDE["central"]
+    assert not any(each.passed for each in part_of(agreed, part))
+
+
 # --- planted defects -------------------------------------------------------------------------------
 
 
 class WithoutNoise(Central):
     def _noised(self, aggregate: Doubles, collected: Collected, clip: float) -> Vector:
         return (aggregate + 1e-9).astype(np.float32)
+
+
+class HalfOfTheNoise(Central):
+    def mechanism(self, clip: float) -> GaussianMechanism:
+        honest = super().mechanism(clip)
+        return GaussianMechanism(honest.sensitivity, honest.noise_multiplier / 2)
 
 
 class NoiseOverNTwice(Central):
@@ -162,8 +263,8 @@ class NoiseOfTheMeanUnderARule(Central):
 def broken(
     kind: type[Central], more: str = "", agreed: FederationPlan | None = None
 ) -> CentralMechanism:
-    def combine(of: FederationPlan, source: Keystream) -> Central:
-        return kind(of, lambda _r, _a, make: make(), source, partial(np.random.default_rng, 0))
+    def combine(of: FederationPlan, publish: Publish, source: Keystream) -> Central:
+        return kind(of, publish, source, known)
 
     return CentralMechanism(agreed or plan(more=more), combine)
 
@@ -284,7 +385,8 @@ def test_a_mean_of_few_that_counts_as_one_of_a_whole_group_is_caught() -> None:
         size=SIZE,
         rng=np.random.default_rng(1),
     )
-    assert [(each.survivors, each.passed) for each in found] == [(4, False), (6, True), (12, True)]
+    assert [each.survivors for each in found] == [4, 6, 10, 12]
+    assert [each.passed for each in found] == [False, True, True, True]
 
 
 @pytest.mark.slow
