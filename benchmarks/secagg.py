@@ -25,6 +25,7 @@ from fedsec.encoding import FixedPoint
 from fedsec.flower.messages import Metrics
 from fedsec.flower.sums import SumForm
 from fedsec.privacy.keystream import Keystream
+from fedsec.processors import threads_allowed
 from fedsec.secagg import coordinator, masks, membership, messages, node, stages
 from fedsec.secagg.coordinator import Ask, Close, Opened, Received
 from fedsec.secagg.keys import Stream
@@ -200,7 +201,7 @@ def beside_flower(nodes: int, size: int, lost: int, *, runs: int) -> list[common
     ]
     rows.append(
         common.compare(
-            f"reconstruct and unmask, {masks.available_cores()} cores, {of}",
+            f"reconstruct and unmask, {threads_allowed()} cores, {of}",
             "time",
             "s",
             ours=ours.wall,

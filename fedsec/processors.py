@@ -8,3 +8,9 @@ def processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def threads_allowed() -> int:
+    """Returns how many threads may compute: one for each processor, or OMP_NUM_THREADS if less."""
+    cores, asked = processors(), os.environ.get("OMP_NUM_THREADS", "")
+    return min(cores, int(asked)) if asked.isdecimal() and int(asked) else cores

@@ -1,8 +1,7 @@
 """Rows to one vector in spite of hostile nodes: the combination that `[robust]` asks for."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -14,6 +13,7 @@ from fedsec.flower.records import NodeRecord, records_of
 from fedsec.flower.reporting import Json
 from fedsec.plan import Robust
 from fedsec.plan.robust import WEIGHT_CAP
+from fedsec.processors import threads_allowed
 from fedsec.robust import CenteredClipping, Mean, TooManyFaults
 from fedsec.robust.aggregate import Aggregate
 from fedsec.robust.options import Options
@@ -25,7 +25,7 @@ CENTRE = "centre"
 RootUpdate: TypeAlias = Callable[[Attempt], Vector]
 """From an attempt's model to the update (d,) that clean data of the coordinator's own give."""
 
-THREADS = min(4, os.cpu_count() or 1)
+MOST_THREADS = 4
 THREAD_ENTRIES = 1 << 25
 """Of the rows, for each further thread: to start one takes as long as some million of them."""
 
@@ -50,7 +50,7 @@ class RobustCombination:
     by_weight: bool = False
     chance: Callable[[], np.random.Generator] = np.random.default_rng
     root: RootUpdate | None = None
-    threads: int = THREADS
+    threads: int = field(default_factory=lambda: min(MOST_THREADS, threads_allowed()))
 
     def __call__(self, attempt: Attempt, collected: Collected, memory: Arrays) -> Combined:
         """See `Combination`."""

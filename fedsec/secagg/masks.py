@@ -9,7 +9,6 @@ word: block ``i`` of a stream is counter + i. AES and sums run without the inter
 Source: NIST SP 800-38A section 6.5 (CTR). Specification: docs/spec/secagg.md, section "Masks".
 """
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -22,7 +21,7 @@ from cryptography.hazmat.primitives.ciphers.modes import CTR
 from numpy.typing import NDArray
 
 from fedsec.errors import ConfigError
-from fedsec.processors import processors
+from fedsec.processors import threads_allowed
 from fedsec.secagg.keys import Stream
 
 Words: TypeAlias = NDArray[np.uint16] | NDArray[np.uint32]
@@ -68,7 +67,7 @@ def apply(
     _check(vector, offset)
     if vector.size == 0 or not (added or removed):
         return
-    cores = threads or available_cores()
+    cores = threads or threads_allowed()
     worth = vector.nbytes * (len(added) + len(removed)) // _WORTH
     ranges = _ranges(vector.nbytes, max(1, min(cores, worth)))
     jobs = [
@@ -101,12 +100,6 @@ def keystream(stream: Stream, words: int, word_bits: int, *, offset: int = 0) ->
     context = _enter(stream, offset * dtype.itemsize // BLOCK)
     made: Words = np.frombuffer(context.update(bytes(wanted))[skip:], dtype)
     return made
-
-
-def available_cores() -> int:
-    """Returns how many cores this process may use; ``OMP_NUM_THREADS``, if set, allows no more."""
-    cores, asked = processors(), os.environ.get("OMP_NUM_THREADS", "")
-    return min(cores, int(asked)) if asked.isdecimal() and int(asked) else cores
 
 
 def _apply_range(

@@ -93,18 +93,6 @@ def test_unfit_vectors_are_refused(act: Callable[[], object]) -> None:
         act()
 
 
-@pytest.mark.parametrize(
-    ("said", "allowed"), [("1", 1), ("100000", None), ("0", None), ("two", None)]
-)
-def test_the_number_of_threads_that_a_process_was_told_is_kept(
-    said: str, allowed: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    cores = masks.available_cores()
-    monkeypatch.setenv("OMP_NUM_THREADS", said)
-    assert masks.available_cores() == (allowed or cores)
-
-
 def test_a_stream_is_not_printed() -> None:
     assert repr(STREAMS[0]) == "Stream()"
 
