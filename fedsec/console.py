@@ -7,7 +7,8 @@ escape sequence in them would otherwise move the reader's cursor and forge lines
 import json
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -108,6 +109,26 @@ def show(made: Table) -> None:
         to.print(made)
     lines = drawn.get().split("\n")
     sys.stdout.write("\n".join(lines if to.is_terminal else [line.rstrip() for line in lines]))
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[Callable[[str], None]]:
+    """Shows on a terminal, on stderr, that a long reckoning goes on, and for how long.
+
+    Yields what changes the words. When the block ends nothing of it is left.
+    """
+    from rich.progress import (  # noqa: PLC0415 - takes 20 ms, which few commands need
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    to = Console(stderr=True, markup=False, emoji=False, highlight=False)
+    with Progress(*columns, console=to, transient=True, disable=not to.is_terminal) as shown:
+        task = shown.add_task(safe(what), total=None)
+        yield lambda words: shown.update(task, description=safe(words), refresh=True)
 
 
 def emit_json(value: object, *, one_line: bool = False) -> None:

@@ -1,5 +1,6 @@
 """`fedsec privacy spend` and `fedsec privacy calibrate`."""
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +21,7 @@ from fedsec.commands.spending import (
     spending_of,
 )
 from fedsec.commands.statement_command import write_statement
-from fedsec.console import Json, emit_json, examples, safe, say, show, table, warn
+from fedsec.console import Json, emit_json, examples, safe, say, show, table, waiting, warn
 from fedsec.errors import ConfigError
 from fedsec.plan import FederationPlan, Privacy
 from fedsec.plan.figures import update_multiplier
@@ -35,6 +36,7 @@ OBSERVERS: Mapping[Observer, str] = {
 }
 PLOT_WIDTH, PLOT_HEIGHT = 72, 14
 TOO_DEAR = 1
+_RECKONING = "reckoning what it costs, round by round"
 
 
 def fill(group: typer.Typer) -> None:
@@ -60,7 +62,8 @@ def spend(file: File, *, size: Size = None, as_json: Json = False) -> None:
     """
     plan = read_plan(file)
     privacy = _privacy(plan)
-    spending = spending_of(plan)
+    with waiting(_RECKONING):
+        spending = spending_of(plan)
     _report(plan, privacy, spending, noise_of(plan, size_of(plan, size)), as_json=as_json)
     if spending.epsilon > privacy.epsilon:
         warn(
@@ -82,12 +85,19 @@ def calibrate(
     """Find the least noise that keeps a plan within its budget; its own multiplier is ignored."""
     plan = read_plan(file)
     allowed = _privacy(plan).epsilon if epsilon is None else epsilon
-    found = calibrated(plan, allowed)
+    with waiting("looking for the least noise") as tell:
+        tries = itertools.count(1)
+        found = calibrated(
+            plan,
+            allowed,
+            tried=lambda z: tell(f"looking for the least noise: {next(tries)}, multiplier {z:.4g}"),
+        )
+        tell(_RECKONING)
+        spending = spending_of(found)
     privacy = _privacy(found)
     if not as_json:
         say(f"noise_multiplier = {privacy.noise_multiplier:g}")
         say("")
-    spending = spending_of(found)
     _report(found, privacy, spending, noise_of(found, size_of(plan, size)), as_json=as_json)
 
 

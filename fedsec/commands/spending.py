@@ -1,6 +1,7 @@
 """What a plan's privacy costs and how much noise it takes, reckoned before anything runs."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from fedsec.errors import ConfigError
@@ -131,8 +132,15 @@ def spending_of(plan: FederationPlan) -> Spending:
     return Spending(of, epsilons, {privacy.delta: epsilons[last], **at}, unsampled)
 
 
-def calibrated(plan: FederationPlan, epsilon: float) -> FederationPlan:
+def calibrated(
+    plan: FederationPlan, epsilon: float, *, tried: Callable[[float], object]
+) -> FederationPlan:
     """Returns `plan` with the smallest noise multiplier that keeps the whole within `epsilon`.
+
+    Args:
+        plan: With a table [privacy].
+        epsilon: The most that the whole may cost.
+        tried: Is told each multiplier before its price is reckoned.
 
     Raises:
         ConfigError: No multiplier does, or the plan states no price.
@@ -144,7 +152,7 @@ def calibrated(plan: FederationPlan, epsilon: float) -> FederationPlan:
         asked = price(budget, multiplier)
         return replace(asked, delta=max(asked.delta, of.price.delta)).times(of.releases)
 
-    found = calibrate(whole, epsilon=epsilon, delta=privacy.delta)
+    found = calibrate(whole, epsilon=epsilon, delta=privacy.delta, tried=tried)
     changed = budget.model_copy(update={"noise_multiplier": found})
     made = plan.model_copy(update={"privacy": changed})
     try:

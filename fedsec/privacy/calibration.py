@@ -11,13 +11,20 @@ SMALLEST, LARGEST = 0.05, 1000.0
 DIGITS = 4
 
 
-def calibrate(price: Callable[[float], Price], *, epsilon: float, delta: float) -> float:
+def calibrate(
+    price: Callable[[float], Price],
+    *,
+    epsilon: float,
+    delta: float,
+    tried: Callable[[float], object] = lambda _multiplier: None,
+) -> float:
     """Returns the smallest noise multiplier whose price is within the budget, to four digits.
 
     Args:
         price: Of everything, for a noise multiplier; falls as that rises.
         epsilon: Of the budget, > 0.
         delta: Of the budget.
+        tried: Is told each multiplier before its price is reckoned, which may take a second.
 
     Raises:
         ConfigError: Even a multiplier of 1000 costs more.
@@ -30,9 +37,11 @@ def calibrate(price: Callable[[float], Price], *, epsilon: float, delta: float) 
         raise ConfigError(f"epsilon must be > 0 and finite, got {epsilon}")
 
     def bound(multiplier: float) -> bool:
+        tried(multiplier)
         return renyi([price(multiplier)], delta) <= epsilon
 
     def enough(multiplier: float) -> bool:
+        tried(multiplier)
         return spent([price(multiplier)], delta, interval=COARSE) <= epsilon
 
     if not bound(LARGEST) and not enough(LARGEST):

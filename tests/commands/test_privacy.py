@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from fedsec.plan import FederationPlan
 from fedsec.plan.privacy import population
 from fedsec.plan.terms import terms
 from fedsec.privacy.accounting import spent
+from tests.server.commandrig import MAIN, on_terminal
 
 PLAN = """
 schema = 1
@@ -31,6 +34,20 @@ noise_multiplier = 2.0
 clip = 0.5
 """
 SUM = '[secure_aggregation]\nmode = "semi-honest"\nmax_nodes = 10\n'
+
+
+def test_a_long_search_is_seen_on_a_terminal_and_nowhere_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["privacy", "calibrate", str(written(tmp_path, 'model = "central"\n'))]
+    seen = on_terminal([sys.executable, "-c", MAIN, *words], [])
+    tries = {int(each) for each in re.findall(rb"looking for the least noise: (\d+), mul", seen)}
+    assert len(tries) > 1
+    assert b"noise_multiplier = " in seen
+    assert fedsec(words) == 0
+    told = capsys.readouterr()
+    assert told.err == ""
+    assert "looking" not in told.out
 
 
 def written(tmp_path: Path, more: str, tables: str = "", text: str = PLAN) -> Path:
