@@ -30,6 +30,7 @@ from fedsec_server.layout import Layout
 from fedsec_server.rosters import Published, required
 from fedsec_server.runner import PATIENCE, Outcome, Patience, Runner
 from fedsec_server.settings import ServerSettings
+from fedsec_server.spent import charges_here, check_spent
 from fedsec_server.state.store import Store
 from fedsec_server.state.values import RunRecord, RunState
 
@@ -84,6 +85,10 @@ class RunManager:
                 await self._end(run.run_id, Outcome(RunState.FAILED, reason))
             elif run.state is RunState.PENDING:
                 self._queue.append(run)
+        try:
+            await asyncio.to_thread(self._spent)
+        except FedsecError as error:
+            _LOG.warning("%s", error)
         self._start_queued()
 
     async def submit(self, plan_toml: str, by: str) -> int:
@@ -95,13 +100,16 @@ class RunManager:
 
         Raises:
             ConfigError: The plan is wrong, or names an app or root data that are not here.
-            StateError: The coordinator is shutting down, too many runs are queued, or the plan
-                needs a signed roster and there is none that holds.
+            StateError: The coordinator is shutting down, too many runs are queued, the plan
+                needs a signed roster and there is none that holds, or the plan spends privacy and
+                the ledger has forgotten what was spent.
         """
         plan = await asyncio.to_thread(FederationPlan.parse, plan_toml)  # it may take its time
         self._app(plan)
         self._root_data(plan)
         await asyncio.to_thread(self._roster, plan)
+        if charges_here(plan):
+            await asyncio.to_thread(self._spent)
         if self._closing:
             raise StateError("the coordinator is shutting down; submit the plan when it is back")
         if len(self._queue) >= _MAX_QUEUED:
@@ -184,6 +192,10 @@ class RunManager:
             return None
         return required(self._layout, now=datetime.fromtimestamp(self._clock(), UTC))
 
+    def _spent(self) -> None:
+        """Refuses a ledger that has forgotten; see `check_spent`."""
+        check_spent(self._layout.ledger, self._store.runs())
+
     def _root_data(self, plan: FederationPlan) -> str:
         """Returns the table of the data that the plan's rule trusts, as JSON; "" where none."""
         name = plan.robust.root if plan.robust is not None else None
@@ -243,6 +255,8 @@ class RunManager:
         plan = FederationPlan.parse(run.plan)
         app_directory, app = self._app(plan)
         roster = self._roster(plan)
+        if charges_here(plan):
+            self._spent()
         keys = roster.roster.keys if roster else {}
         budget = self._settings.privacy
         start = RunStart(

@@ -27,6 +27,13 @@ from tests.pki import make_pki
 
 Result = dict[str, str]
 
+SMALL_GROUPS = (
+    PLAN.replace("schema = 1\n", 'schema = 1\nvisibility = "groups"\n')
+    .replace("min_available = 7", "min_available = 20")
+    .replace("quorum = 5", "quorum = 20")
+    + "group_size = 5\ncorrupt_per_group = 1\n"
+)
+
 
 async def offers(liar: Liar) -> Result:
     """Offers runs that the site must refuse, and at last the one in which it takes part."""
@@ -38,6 +45,7 @@ async def offers(liar: Liar) -> Result:
         "short words": (PLAN + "word_bits = 16\n", good),
         "a wide clip": (PLAN.replace("clip = 10.0", "clip = 11.0"), good),
         "small rounds": (PLAN.replace("min_available = 7", "min_available = 6"), good),
+        "small groups": (SMALL_GROUPS, good),
         "no roster": (PLAN, b""),
         "a roster of another root": (PLAN, liar.roster(9, pki=make_pki())),
         "a roster without the node": (PLAN, liar.roster(9, PEERS)),

@@ -48,6 +48,7 @@ threads = 1
 [policy]
 secure_aggregation = "malicious"
 min_cohort = 7
+min_group = 6
 min_word_bits = 32
 max_clip = 10.0
 [data.digits]

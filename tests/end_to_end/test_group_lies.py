@@ -51,6 +51,7 @@ REASONS = (
     ("this node's group stands, for the whole run",),
     ("bad-signature: the key offer is not signed by its key",),
     ("not-mine: this node's own offer is missing",),
+    ("4 nodes in a group, less than this node's policy.min_group = 5",),
     ("equivocation: the roster with nonces has other offers than the first",),
     ("equivocation: the roster with nonces has other offers than the first",),
     ("not-a-neighbour: shares of a node that is not in the neighbourhood",),
@@ -60,7 +61,7 @@ REASONS = (
     ("too-few-signatures: 0 signatures of holders, the threshold is 4",),
 )
 """What the victim says to its own operator: for each lie, in order."""
-GIVEN = 8
+GIVEN = 9
 """Lies after so many reach a node that has sent its masked vector."""
 
 
@@ -68,6 +69,13 @@ def refusals(node: LoopbackNode) -> list[str]:
     """Returns what a node's operator reads."""
     (log,) = (node.directory / "runs").glob("*/worker.log")
     return [line for line in log.read_text("utf-8").splitlines() if "WARNING" in line]
+
+
+def want_whole_groups(node: LoopbackNode) -> None:
+    """Has the site of `node` want as many nodes in a group as the plan promises."""
+    settings = node.directory / "node.toml"
+    wanting = settings.read_text("utf-8").replace("[policy]\n", "[policy]\nmin_group = 5\n")
+    settings.write_text(wanting, "utf-8")
 
 
 def test_every_lie_is_refused_by_its_victim_and_costs_nobody_else(tmp_path: Path) -> None:
@@ -79,26 +87,31 @@ def test_every_lie_is_refused_by_its_victim_and_costs_nobody_else(tmp_path: Path
         forked=True,
         run_module="lying_run",
     ) as federation:
-        federation.add_nodes(N, lambda index, _count: pulls.settings(index, gate))
+        nodes = [federation.join(f"node-{i}", pulls.settings(i, gate)) for i in range(N)]
+        ids = federation.node_ids()
+        victim = min(nodes, key=lambda node: ids[node.name])  # as `site/lying_run.py` has it
+        want_whole_groups(victim)
+        for node in nodes:
+            node.process.start()
+        federation.wait_for_nodes(node.name for node in nodes)
         federation.publish_roster()
         run_id = federation.submit(PLAN)
         federation.wait_for_run(run_id, SECONDS)
-        found, ids = pulls.outcome(federation, run_id), federation.node_ids()
-    victim = min(federation.nodes, key=lambda name: ids[name])
-    said = refusals(federation.nodes[victim])
+        found = pulls.outcome(federation, run_id)
+    said = refusals(victim)
     wanted = [reason for reasons in REASONS for reason in reasons]
     assert len(said) == len(wanted)
     for line, reason in zip(said, wanted, strict=True):
         assert reason in line
-    others = federation.nodes.keys() - {victim}
+    others = federation.nodes.keys() - {victim.name}
     assert not [line for name in others for line in refusals(federation.nodes[name])]
 
     before = np.zeros(SIZE, np.float32)
     for number in range(1, ROUNDS + 1):  # nothing of the victim is in a sum that it refused
-        answered = set(others) if number <= GIVEN else {*others, victim}
+        answered = set(others) if number <= GIVEN else {*others, victim.name}
         assert found.answered(number) == answered
         if number <= GIVEN:
-            assert REASONS[number - 1][-1] in found.reasons(number)[victim]
+            assert REASONS[number - 1][-1] in found.reasons(number)[victim.name]
         targets = (int(name.removeprefix("node-")) for name in answered)
         mean = np.mean([pulls.update(before, target) for target in targets], axis=0)
         after = found.model(number)

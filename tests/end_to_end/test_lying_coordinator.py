@@ -26,6 +26,7 @@ OFFERS = {
     "short words": "words of 16 bits are less than this node's policy.min_word_bits = 32",
     "a wide clip": "L2 norm of 11, more than this node's policy.max_clip = 10",
     "small rounds": "6 nodes, less than this node's policy.min_cohort = 7",
+    "small groups": "5 nodes in a group, less than this node's policy.min_group = 6",
     "no roster": "not-on-roster: none came, and this node has never had one",
     "a roster of another root": "wrong-issuer: the roster is not signed by this federation's root",
     "a roster without the node": "not-on-roster: node 7 is not on the roster of serial 9",

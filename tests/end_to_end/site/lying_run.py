@@ -40,6 +40,13 @@ def a_stranger(said: Said, victim: int, other: int) -> bytes:
     return Roster(tuple(sorted((*mine, stranger), key=lambda offer: offer.node))).to_bytes()
 
 
+def fewer_of_the_group(said: Said, victim: int, _other: int) -> bytes:
+    """The offers of the victim's group but for one, as if that node had been lost."""
+    offers = Roster.read(said[victim], "it").offers
+    lost = next(offer.node for offer in offers if offer.node != victim)
+    return Roster(tuple(offer for offer in offers if offer.node != lost)).to_bytes()
+
+
 def told_as(said: Said, _victim: int, other: int) -> bytes:
     """All that a node of another group is told."""
     return said[other]
@@ -64,6 +71,7 @@ LIES: tuple[tuple[Stage, Lie | None], ...] = (
     (Stage.OFFER, None),  # asks for an entry to another draw
     (Stage.NONCE, a_stranger),
     (Stage.NONCE, told_as),
+    (Stage.NONCE, fewer_of_the_group),  # which its site does not allow
     (Stage.SHARES, told_as),
     (Stage.SHARES, a_stranger),
     (Stage.VECTOR, told_as),
