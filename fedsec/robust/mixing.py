@@ -96,11 +96,23 @@ def mix(
             mixed = _measured(mixed, found)
         matrix = _matrix(stage, mixed, count, rng)
         after = matrix if mixed.matrix is None else matrix @ mixed.matrix
-        gram = None if found.gram is None else after @ found.gram @ after.T
-        squares = _squares(mixed.squares, matrix, gram)
+        gram = None if found.gram is None else _products(after, found.gram)
+        squares = _squares(stage, mixed, gram, count)
         spans = None if gram is None else mixed_spans(after, found.squares)
         mixed = Mixture(after, squares, gram, spans, mixed.certified, found.reach)
     return _looked_at(mixed, found) if looks else mixed
+
+
+def _products(matrix: Doubles, gram: Doubles) -> Doubles:
+    """Returns the products of the mixed rows (m', m').
+
+    Symmetric to the last bit, else rounding would say which of two rows is nearer to the other; and
+    no row that mixing cancels has a squared norm below 0.
+    """
+    half = matrix @ gram @ matrix.T / 2
+    products: Doubles = half + half.T
+    np.fill_diagonal(products, np.maximum(np.diag(products), 0.0))
+    return products
 
 
 def _looked_at(mixed: Mixture, found: Measured) -> Mixture:
@@ -117,12 +129,28 @@ def _measured(mixed: Mixture, found: Measured) -> Mixture:
     return replace(mixed, certified=norms_certified(found, mixed.matrix, mixed.squares))
 
 
-def _squares(before: Doubles, matrix: Doubles, gram: Doubles | None) -> Doubles:
+def _squares(
+    stage: Premix, mixed: Mixture, gram: Doubles | None, count: Callable[[Faults], int]
+) -> Doubles:
+    """Returns the squared norms behind the stage (m',), exactly the limit for what was clipped.
+
+    So that to a rule that goes by norms clipped rows are alike, however products are rounded.
+    """
+    if isinstance(stage, Clip | Arc):
+        return np.minimum(mixed.squares, _limit(stage, mixed.squares, count))
     if gram is not None:
-        return np.maximum(np.diag(gram), 0.0)
-    if matrix.shape[0] == matrix.shape[1] and not np.any(matrix - np.diag(np.diag(matrix))):
-        return np.diag(matrix) ** 2 * before
-    return np.full(len(matrix), np.nan)
+        return np.diag(gram)
+    m = stage.rows(len(mixed))
+    return mixed.squares if m == len(mixed) else np.full(m, np.nan)
+
+
+def _limit(stage: Clip | Arc, squares: Doubles, count: Callable[[Faults], int]) -> float:
+    """Returns the squared norm beyond which the stage clips a row."""
+    if isinstance(stage, Clip):
+        return stage.norm * stage.norm
+    m, f = len(squares), count(stage.byzantine)
+    clipped = int(2 * f / m * (m - f) + 1e-9)
+    return float(np.sort(squares)[m - clipped - 1])
 
 
 def _matrix(
@@ -144,20 +172,13 @@ def _matrix(
             return matrix
         case Bucketing():
             return _buckets(stage.size, m, rng)
-        case Clip():
-            return np.diag(_factors(np.sqrt(mixed.squares), stage.norm))
-        case Arc():
-            norms = np.sqrt(mixed.squares)
-            f = count(stage.byzantine)
-            clipped = int(2 * f / m * (m - f) + 1e-9)
-            return np.diag(_factors(norms, float(np.sort(norms)[m - clipped - 1])))
+        case Clip() | Arc():
+            limit = _limit(stage, mixed.squares, count)
+            factors = np.ones(m)
+            np.divide(limit, mixed.squares, out=factors, where=mixed.squares > limit)
+            return np.diag(np.sqrt(factors))
         case _:
             raise ConfigError(f"{stage!r} is no pre-aggregation that fedsec knows")
-
-
-def _factors(norms: Doubles, limit: float) -> Doubles:
-    factors = np.ones(len(norms))
-    return np.divide(limit, norms, out=factors, where=norms > limit)
 
 
 def _buckets(size: int, m: int, rng: np.random.Generator | None) -> Doubles:

@@ -5,6 +5,8 @@ take the one that came first would let the result hang on the order of arrival. 
 taken in the order of what they hold, which moving or scaling all of them does not change.
 """
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -46,7 +48,8 @@ def _parts(rows: Rows, group: Places, columns: slice) -> list[Places]:
             continue
         column, rest = block[:, differs[0]], block[:, differs[0] + 1 :]
         order = np.argsort(column, kind="stable")
-        parts = np.split(order, np.flatnonzero(np.diff(column[order])) + 1)
+        starts = [0, *np.flatnonzero(np.diff(column[order])) + 1, len(order)]
+        parts = [order[start:end] for start, end in pairwise(starts)]
         if len(parts) == len(group):
             done.extend(group[part] for part in parts)
         else:

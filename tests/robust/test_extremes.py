@@ -28,7 +28,7 @@ from fedsec.robust.options import Options
 from tests.robust import cases
 
 LARGEST = float(np.finfo(np.float32).max)
-SIZES = [LARGEST, 1e30, 1e20, 1e-24, 1e-38]
+SIZES = [LARGEST, 1e20, 1e-24, 1e-38]
 CHAINS: dict[str, tuple[Premix, ...]] = {
     "alone": (),
     "nnm": (Nnm(2),),
