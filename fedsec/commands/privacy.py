@@ -24,7 +24,7 @@ from fedsec.commands.statement_command import write_statement
 from fedsec.console import Json, emit_json, examples, safe, say, show, table, waiting, warn
 from fedsec.errors import ConfigError
 from fedsec.plan import FederationPlan, Privacy
-from fedsec.plan.figures import update_multiplier
+from fedsec.plan.figures import over, update_multiplier
 from fedsec.privacy.accounting import ACCOUNTANT, method
 from fedsec.privacy.ledger import Observer
 
@@ -137,7 +137,9 @@ def _sentences(
     ]
     if figures := noise_of_figures(plan, noise.size):
         told = ", ".join(f"{name} std {std:.3g}" for name, std in figures.items())
-        rows.append(("figures", f"means of nodes' figures are told; noise on them: {told}"))
+        rows.append(
+            ("figures", f"means over {over(plan)} are told; noise on them, if all answer: {told}")
+        )
     if spending.unsampled is not None:
         rows.append(
             ("amplification", f"if all took part, epsilon would be {spending.unsampled:.4g}")

@@ -10,7 +10,7 @@ from fedsec import __version__
 from fedsec.auditlog import Record
 from fedsec.commands.ledger_totals import OBSERVER_NAMES, accounts, event_in_words
 from fedsec.plan import FederationPlan, Privacy
-from fedsec.plan.figures import figures_of, update_multiplier
+from fedsec.plan.figures import figures_of, over, update_multiplier
 from fedsec.plan.privacy import clip_noise, expected, honest, population
 from fedsec.plan.terms import conditional, terms
 from fedsec.plan.visibility import corrupt_per_group, crowded, group_size
@@ -173,6 +173,7 @@ def _parameters(plan: FederationPlan, privacy: Privacy) -> dict[str, object]:
         found["noise_multiplier_of_updates"] = update_multiplier(plan)
         found["figures"] = {name: [low, high] for name, low, high in figures.ranges}
         found["noise_multiplier_of_figures"] = figures.noise_multiplier
+        found["figures_are_means_over"] = over(plan)
     if privacy.model == "distributed":
         found["honest_noise_shares_at_least"] = honest(plan)
     if group_size(plan) is not None:

@@ -22,7 +22,7 @@ Floats = TypeVar("Floats", bound=np.floating[Any])
 
 @dataclass(frozen=True)
 class NoisedFigures:
-    """Takes figures that nodes have noised off the rows, and tells their mean.
+    """Takes figures that nodes have noised off the rows, and tells their mean over who answered.
 
     Args:
         figures: That are told.
@@ -38,8 +38,9 @@ class NoisedFigures:
         """See `Combination`."""
         updates, told = split(collected, self.figures)
         made = self.inner(attempt, updates, memory)
-        shares = np.average(told.astype(np.float64), axis=0, weights=collected.weights)
-        shares /= self.weight
+        # a sum is over a public number of nodes, of which those that answered gave figures
+        sums = collected.weights @ told.astype(np.float64)
+        shares = sums / (self.weight * len(collected.nodes))
         return replace(made, figures={**made.figures, **report(self.figures, shares)})
 
 

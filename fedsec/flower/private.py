@@ -29,7 +29,13 @@ from fedsec.flower.reporting import Json
 from fedsec.flower.robust import CENTRE, RobustCombination
 from fedsec.plan import FederationPlan, Privacy, Robust
 from fedsec.plan.figures import figures_of, update_multiplier
-from fedsec.plan.privacy import CLIP_LEARNING_RATE, clip_noise, expected, population
+from fedsec.plan.privacy import (
+    CLIP_LEARNING_RATE,
+    clip_noise,
+    drawn_in_secret,
+    expected,
+    population,
+)
 from fedsec.plan.visibility import fewest_in_a_sum, group_size, most_in_a_sum
 from fedsec.privacy.clipping import AdaptiveClip, clip_factors
 from fedsec.privacy.gaussian import GaussianMechanism
@@ -99,7 +105,8 @@ class Central:
             kept[CLIP] = np.array(self._adaptive.step(clip, count, self._expected))
         if self._moves:  # from a public start: what was released, not what the rule returned
             kept[CENTRE] = released
-        figures = {**self._figures(clip, released.size), **report(self._told, shares)}
+        told_means = report(self._told, shares * self._short_of(collected))
+        figures = {**self._figures(clip, released.size), **told_means}
         return Combined(released, kept, figures, tuple(records))
 
     def mechanism(self, clip: float) -> GaussianMechanism:
@@ -118,6 +125,16 @@ class Central:
             return np.empty(0, np.float32)
         shares = self._told.clamp(told).sum(axis=0) / self._expected
         return self._told.release(shares, self._expected, self._source)
+
+    def _short_of(self, collected: Collected) -> float:
+        """Returns by what means of figures are short, as fewer answered than they are over.
+
+        Known to whoever is told the means, and the same whichever update becomes zero: a node whose
+        answer cannot be used counts, too. Where who was drawn is a secret, how many is one.
+        """
+        if drawn_in_secret(self._plan):
+            return 1.0
+        return self._expected / max(1, len(collected.nodes) + len(collected.rejected))
 
     def _combine(
         self, attempt: Attempt, collected: Collected, memory: Arrays, clip: float

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from fedsec.errors import ConfigError
-from fedsec.plan.privacy import Privacy, clip_noise
+from fedsec.plan.privacy import Privacy, clip_noise, drawn_in_secret, expected
 from fedsec.plan.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -163,7 +163,17 @@ def sentence(plan: "FederationPlan") -> str:
     if privacy is None or not privacy.metrics:
         return "of nodes: withheld, all of them"
     means = [f"{name} in {low:g}..{high:g}" for name, (low, high) in privacy.metrics.items()]
-    return f"of nodes: told as noised means: {', '.join(means)}; no others"
+    return f"of nodes: told as noised means over {over(plan)}: {', '.join(means)}; no others"
+
+
+def over(plan: "FederationPlan") -> str:
+    """Returns of which nodes noised means are."""
+    if not drawn_in_secret(plan):
+        return "those that answer"
+    return (
+        f"the {expected(plan):g} that are drawn on average: how many were is a secret, and who is "
+        "missing counts as the middle of a range"
+    )
 
 
 def _something_left(plan: "FederationPlan") -> bool:

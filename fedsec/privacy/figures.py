@@ -2,10 +2,12 @@
 
     value --> clamped to [low, high] --> (value - middle) / (high - low), in [-1/2, 1/2]
 
-A figure that is missing counts as the middle of its range, and so does a node that is absent. So
-the k figures of a node are a vector of L2 norm sqrt(k) / 2 at most, whatever it claims, and a sum
-over nodes changes by no more when one of them becomes zero. The noise is the Gaussian mechanism's;
-its cost comes out of the noise multiplier of the round (`fedsec.privacy.gaussian.remaining`).
+A figure that is missing counts as the middle of its range, and so, in a sum, does a node that is
+absent. So the k figures of a node are a vector of L2 norm sqrt(k) / 2 at most, whatever it claims,
+and a sum over nodes changes by no more when one of them becomes zero. What the noised sum is then
+divided by costs nothing where it is no secret, as the number that answered. The noise is the
+Gaussian mechanism's; its cost comes out of the noise multiplier of the round
+(`fedsec.privacy.gaussian.remaining`).
 """
 
 import math

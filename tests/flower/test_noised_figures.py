@@ -47,15 +47,44 @@ def noised(made: Combined) -> dict[str, float]:
     return told
 
 
-def test_the_round_tells_noised_means_over_the_public_number_of_nodes() -> None:
+def test_the_round_tells_noised_means_over_the_nodes_that_answered() -> None:
     """11 nodes of which 2 are absent, at a multiplier so small that the means show."""
     of = plan(QUIET, z=0.05)
-    made = combine(central(of), rows(of, *[{"train-loss": 2.0, "num-examples": 100}] * 9))
-    std = figures(of).mechanism(11).std(2)
-    assert noised(made)["train-loss"] == pytest.approx(1 + 9 / 11, abs=6 * 2 * std)
-    assert noised(made)["num-examples"] == pytest.approx(50 + 50 * 9 / 11, abs=6 * 100 * std)
+    made = combine(central(of), rows(of, *[{"train-loss": 1.9, "num-examples": 90}] * 9))
+    std = figures(of).mechanism(9).std(2)
+    assert noised(made)["train-loss"] == pytest.approx(1.9, abs=6 * 2 * std)
+    assert noised(made)["num-examples"] == pytest.approx(90, abs=6 * 100 * std)
     assert made.figures["train_loss"] == noised(made)["train-loss"]
     assert made.vector.shape == (D,)
+
+
+def test_a_node_whose_answer_is_refused_counts_as_one_that_answered() -> None:
+    """Else the number would tell neighbours apart: with its update at zero it is not refused."""
+    of = plan(QUIET, z=0.05)
+    combined = central(of)
+    ten = rows(of, *[{"train-loss": 1.9}] * 10)
+    nodes = tuple((node,) for node in range(10))
+    refused = Collected(ten, nodes, np.ones(10), (), {}, {10: "not finite"})
+    made = combined(Attempt(1, 1, tuple(range(11)), RecordDict()), refused, {})
+    std = figures(of).mechanism(11).std(2)
+    assert noised(made)["train-loss"] == pytest.approx(1 + 0.9 * 10 / 11, abs=6 * 2 * std)
+
+
+def test_means_over_a_secret_number_are_left_as_they_are() -> None:
+    of = plan(QUIET + "sampling = 0.5\n", z=0.05)
+    made = combine(central(of), rows(of, *[{"train-loss": 2.0}] * 4))
+    std = figures(of).mechanism(5.5).std(2)
+    assert noised(made)["train-loss"] == pytest.approx(1 + 4 / 5.5, abs=6 * 2 * std)
+
+
+def test_a_noised_sum_of_those_that_answered_is_divided_by_their_number() -> None:
+    """The row of a sum is over the 11 that may answer; 8 do, and all of their losses are 2."""
+    of = local()
+    told = NoisedFigures(figures(of), Weighted(), weight=4.0)
+    row = rows(of, {"train-loss": 2.0}) * np.float32(4.0 * 8 / 11)
+    collected = Collected(row, (tuple(range(8)),), np.array([11.0]), (), {}, {})
+    made = told(Attempt(1, 1, tuple(range(11)), RecordDict()), collected, {})
+    assert noised(made)["train-loss"] == pytest.approx(2.0)
 
 
 def test_a_claim_beyond_the_range_counts_as_its_end() -> None:

@@ -119,7 +119,8 @@ def test_noised_figures_are_shown_by_name_and_the_loss_of_training_is_not_that_o
     row = rounds.add(event(1, round=4, train_loss=-1.7, noised=noised, answered=[1, 2]))
     assert row is not None
     assert (row.loss, row.accuracy) == (0.41, 0.93)
-    told = "loss 0.41, accuracy 0.93, train-loss -1.7 (round 4)"
+    figures = "loss 0.41, accuracy 0.93, train-loss -1.7"
+    told = f"{figures} (round 4; over the 2 that answered)"
     assert rounds.noised() == told
     assert ("noised figures", told) in rounds.summary()
     assert rounds.add(event(2, round=5, noised="no mapping")) is not None

@@ -139,9 +139,12 @@ class Rounds:
     def noised(self) -> str:
         """Returns the last noised means of nodes' figures, in words; empty where none are told."""
         for number in sorted(self.rows, reverse=True):
-            if told := self.rows[number].noised:
-                figures = ", ".join(f"{safe(name)} {value:.4g}" for name, value in told.items())
-                return f"{figures} (round {number})"
+            row = self.rows[number]
+            if row.noised:
+                figures = ", ".join(f"{safe(name)} {each:.4g}" for name, each in row.noised.items())
+                drawn = "the number drawn on average, the missing as the middle of a range"
+                over = drawn if row.answered is None else f"the {row.answered} that answered"
+                return f"{figures} (round {number}; over {over})"
         return ""
 
     def _of_whom(self, name: str, value: float) -> str:
