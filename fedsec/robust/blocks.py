@@ -265,7 +265,7 @@ def exact_squares(rows: Rows, total: NDArray[np.float64]) -> NDArray[np.float64]
 def told_exactly(
     rows: Rows, total: NDArray[np.float64], exact: Callable[[int], float]
 ) -> NDArray[np.float64]:
-    """Returns `total` (n,) with `exact` of the rows where float32 overflowed or underflowed.
+    """Returns `total` (n,) with `exact` of the rows where it overflowed, or float32 underflowed.
 
     Args:
         rows: The rows.
@@ -274,7 +274,7 @@ def told_exactly(
     """
     total = total.copy()
     tiny = (np.abs(total) < TINY) & (rows.working == np.float32)
-    for row in np.flatnonzero(~np.isfinite(total) | tiny):
+    for row in np.flatnonzero(~(np.abs(total) < HUGE * HUGE) | tiny):
         total[row] = exact(int(row))
     return total
 

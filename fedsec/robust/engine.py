@@ -130,8 +130,8 @@ def _allowed(rule: Rule, before: tuple[Premix, ...], n: int) -> int:
 def _mean_at_once(call: _Call, updates: Updates) -> Aggregate | None:
     """Returns the mean from one pass; None if a row is not usable, which then shows in the mean."""
     rows, wrong = open_rows(updates, zero=False)
-    if wrong:
-        return None
+    if wrong or (not call.diagnose and rows.working == np.float64):
+        return None  # of float64 only the norms tell a huge row
     n = len(rows)
     shares = _shares(call, rows, n)
     weights = np.full(n, 1 / n) if shares is None else shares

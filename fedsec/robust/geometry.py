@@ -244,10 +244,10 @@ def products_with(rows: Rows, vector: Block, threads: int) -> Doubles:
 
 def _gram(rows: Rows, precision: Precision, threads: int) -> Measured:
     gram = _summed(rows, precision, threads)
-    if precision == "float32":
-        return Measured(rows, {}, exact_squares(rows, np.diag(gram)), gram, precision, CHEAP_REACH)
-    reach = (ACCURATE_COLUMNS + rows.size / ACCURATE_COLUMNS) * 2.0**-53
-    return Measured(rows, {}, np.diag(gram).copy(), gram, precision, reach)
+    reach = CHEAP_REACH
+    if precision == "float64":
+        reach = (ACCURATE_COLUMNS + rows.size / ACCURATE_COLUMNS) * 2.0**-53
+    return Measured(rows, {}, exact_squares(rows, np.diag(gram)), gram, precision, reach)
 
 
 def _summed(rows: Rows, precision: Precision, threads: int, every: int = 1) -> Doubles:

@@ -51,7 +51,7 @@ class PremixEntry:
 
 RULES: Mapping[str, RuleEntry] = MappingProxyType(
     {
-        "mean": RuleEntry(Mean, "-", "f = 0", "n d", "2C/n"),
+        "mean": RuleEntry(Mean, "-", "n >= f+1, none of them hostile", "n d", "2C/n"),
         "median": RuleEntry(
             Median, "Yin, ICML 2018", "f < n/2", "n log^2(n) d", "2C/b, on means of b rows"
         ),
@@ -83,7 +83,7 @@ RULES: Mapping[str, RuleEntry] = MappingProxyType(
         "dnc": RuleEntry(
             Dnc, "Shejwalkar, NDSS 2021", "f < n/2, iterations*ceil(c f) < n", "n d + n^2 sample"
         ),
-        "fltrust": RuleEntry(FlTrust, "Cao, NDSS 2021", "a clean root update", "n d"),
+        "fltrust": RuleEntry(FlTrust, "Cao, NDSS 2021", "n >= f+1, a clean root update", "n d"),
     }
 )
 
