@@ -65,7 +65,7 @@ def _evaluated(plan: FederationPlan, last: str) -> str:
     when = _period(plan.round.evaluate_every, last) or "never"
     if when == "never" or (plan.secure_aggregation is None and plan.privacy is None):
         return when
-    return f"{when}, on the task's central examples only: no node is asked for its own"
+    return f"{when}, on the task's central examples if it has any: no node is asked for its own"
 
 
 def _task(task: Task) -> str:

@@ -20,6 +20,7 @@ from pathlib import Path
 from fedsec.data.files import anchored
 from fedsec.errors import ConfigError, FedsecError, StateError
 from fedsec.files import make_private_directory, write_private
+from fedsec.identity.names import parse_spiffe
 from fedsec.plan import FederationPlan
 from fedsec.wire.generated.local_pb2 import Peer, PrivacyLedger, RunStart
 from fedsec_server.events import run_subject
@@ -130,7 +131,8 @@ class RunManager:
         Raises:
             StateError: There is no such run.
         """
-        reason = f"stopped by {by}"
+        *_, role, name = parse_spiffe(by)
+        reason = f"stopped by {role} {name}"
         for run in self._queue:
             if run.run_id == run_id:
                 self._queue.remove(run)

@@ -90,6 +90,8 @@ Workers = Annotated[
 Out = Annotated[
     Path | None,
     typer.Option(
+        "-o",
+        "--out",
         help="Results as JSON lines, written as they come; must not exist. "
         "[default: runs/TIME.jsonl]",
         show_default=False,

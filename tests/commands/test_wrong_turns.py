@@ -162,6 +162,7 @@ TAKEN: dict[str, Turn] = {
     "an invite was cut off": lambda n: n.joins(""),
     "the port is closed, or a firewall is between": lambda n: n.reaches(port="localhost:9"),
     "the node's clock is wrong": lambda n: n.reaches(hours=-5),
+    "the directory of a node is mistyped": lambda n: n.types("node", "check", n.study / "noth"),
     "a node is started twice": Newcomer.starts_twice,
     "others can read the node's keys": Newcomer.opens_its_directory,
     "the site does not allow the task": lambda n: n.asks_site(

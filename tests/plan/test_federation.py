@@ -284,7 +284,7 @@ def test_the_summary_says_that_under_privacy_no_node_evaluates() -> None:
         + '[nodes]\nmin_available = 8\n[secure_aggregation]\nmode = "semi-honest"\nclip = 1.0\n'
     )
     assert dict(summary(plan))["evaluated"] == (
-        "after every round, on the task's central examples only: no node is asked for its own"
+        "after every round, on the task's central examples if it has any: no node is asked for its own"
     )
 
 

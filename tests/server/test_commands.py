@@ -147,6 +147,7 @@ def test_status_of_a_running_coordinator(fedsec: Fedsec, server: Path) -> None:
     assert isinstance(result.json, dict)
     assert (result.json["running"], result.json["federation"]) == (True, "fed.example")
     human = fedsec("server", "status", "--dir", server)
+    assert fedsec("server", "status", server, "--json").json == result.json
     assert "running since" in human.out
 
 

@@ -28,8 +28,8 @@ def test_a_running_run_is_stopped_with_all_that_it_started(tmp_path: Path, mode:
                 child = re.search(r"child (\d+)", rig.log(run_id))
             assert len(processes_of(rig)) == 1
             assert await rig.runs.stop(run_id, ANN) is RunState.STOPPED
-            assert rig.store.run(run_id).reason == f"stopped by {ANN}"
-            assert node.frames[-1].run_end.reason == f"stopped by {ANN}"
+            assert rig.store.run(run_id).reason == "stopped by operator ann"
+            assert node.frames[-1].run_end.reason == "stopped by operator ann"
             assert processes_of(rig) == []
             if mode == "stubborn":
                 assert child is not None

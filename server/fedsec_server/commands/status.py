@@ -1,6 +1,8 @@
 """`fedsec server status`: does the coordinator run, and what has it to do?"""
 
 import time
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -13,8 +15,9 @@ from fedsec_server.layout import NotRunningError
 _ANSWER_IS_NO = 1
 
 _STATUS = """\b
-Example:
-  fedsec server status --dir /srv/fedsec
+Examples:
+  fedsec server status /srv/fedsec
+  fedsec server status --credentials bob.json
 
 Exit code: 0 it runs, 1 it does not.
 """
@@ -26,13 +29,20 @@ def fill(group: typer.Typer) -> None:
 
 
 def status(
+    place: Annotated[
+        Path | None,
+        typer.Argument(metavar="[DIR]", show_default=False, help="As --dir says it."),
+    ] = None,
+    *,
     directory: Directory = None,
     credentials: CredentialsFile = None,
     json: Json = False,
 ) -> None:
     """Say whether the coordinator runs, and what it has to do."""
     try:
-        reply = reach(directory, credentials).ask("Status", pb.StatusRequest(), pb.StatusReply)
+        reply = reach(place or directory, credentials).ask(
+            "Status", pb.StatusRequest(), pb.StatusReply
+        )
     except NotRunningError as error:
         if json:
             emit_json({"running": False, "reason": str(error)})
