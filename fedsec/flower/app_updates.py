@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fedsec.errors import ConfigError
 from fedsec.flower.arrays import unpack
-from fedsec.flower.messages import EXAMPLES, Metrics, read_update
+from fedsec.flower.messages import EXAMPLES, MAX_EXAMPLES, Metrics, read_update
 from fedsec.vectors import Arrays, Layout, Vector, is_finite
 
 _LOG = logging.getLogger(__name__)
@@ -36,8 +36,8 @@ def read_difference(asked: RecordDict, answer: RecordDict) -> tuple[Vector, Metr
     for record in answer.metric_records.values():
         figures |= {name: float(v) for name, v in record.items() if isinstance(v, (int, float))}
     examples = figures.pop(EXAMPLES, 0)
-    if not examples >= 1:
-        raise ConfigError(f"the app must answer with a metric {EXAMPLES!r} >= 1")
+    if not 1 <= examples <= MAX_EXAMPLES:  # nor where it is NaN
+        raise ConfigError(f"the app must answer with a metric {EXAMPLES!r} in 1..2^53")
     return update, Metrics(int(examples), figures)
 
 

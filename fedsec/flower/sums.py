@@ -7,7 +7,8 @@ The update x is clipped in L2 before it is weighted, the same bound for every no
 weighted entry is kept to that bound again when it is coded: a sum of `members` such vectors cannot
 overflow, whatever the nodes' weights are. Weight and figures stand outside any rotation.
 
-A node can claim any weight up to W; a secure sum hides which one. It cannot claim more.
+A node that has more than W counts for W, by its own program. What a hostile one claims is hidden by
+the sum: only a total that no weights up to W give is refused.
 """
 
 import hashlib

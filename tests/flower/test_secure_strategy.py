@@ -372,6 +372,15 @@ def test_too_few_nodes_end_the_run_with_the_reason() -> None:
             lambda _part, model: RecordDict({"arrays": ArrayRecord([model])}),
             "must answer with a metric 'num-examples'",
         ),
+        *(
+            (
+                lambda _part, model, many=many: RecordDict(
+                    {"a": ArrayRecord([model]), "m": MetricRecord({"num-examples": many})}
+                ),
+                r"'num-examples' in 1..2\^53",
+            )
+            for many in (0, -1, float("nan"), float("inf"), 2.0**54)
+        ),
     ],
 )
 def test_an_app_s_unfit_answer_is_said_in_its_reason(answer: object, why: str) -> None:

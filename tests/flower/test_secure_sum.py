@@ -80,6 +80,25 @@ def test_a_node_whose_word_is_no_weight_costs_an_attempt(
     assert said in str(note)
 
 
+def test_a_hostile_weight_that_the_total_allows_is_not_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody sees it: of 20 at most the honest make 13. It shrinks the mean, as a vector could."""
+    agreed = secure_plan(training='rounds = 1\nweighting = "examples"\nmax_examples = 4')
+    honest, claimed = SumForm.encode, 1 + 6
+
+    def encode(form: SumForm, update: Vector, metrics: Metrics, source: Keystream) -> Words:
+        words = honest(form, update, metrics, source)
+        if metrics.examples == 1:
+            words[form.encoding.length :] = claimed
+        return words
+
+    monkeypatch.setattr(SumForm, "encode", encode)
+    state = rounds(agreed, SecureGrid(agreed, UPDATES))(begin(), 1)
+    expected = np.array([1, 2, 3, 4, 4]) @ np.array(UPDATES) / (claimed + 2 + 3 + 4 + 4)
+    np.testing.assert_allclose(state.vector, expected, atol=1e-4)
+
+
 def test_an_update_is_clipped_in_l2_before_it_is_weighted() -> None:
     agreed = secure_plan('mode = "semi-honest"\nclip = 1.0')
     updates = [[300.0, 400.0, 0.0], *([[0.0, 0.0, 0.0]] * 4)]
