@@ -1,8 +1,9 @@
 """Secure aggregation beside Flower 1.41's SecAgg+ functions: the same n, d, k, t and losses.
 
 Processor time of each part, in one process and one run, and bytes on the wire. Both sides know the
-same ring; ours checks signatures besides, which Flower has none of: that is a row of its own. With
-``--large`` n = 1,000 with simulated peers instead, beside what was estimated for it.
+same ring. Ours runs in malicious mode, all six stages; the signatures that it checks, of which
+Flower has none, are in a row of their own. With ``--large`` n = 1,000 with simulated peers instead,
+in both modes, beside what was estimated for it.
 
     python benchmarks/secagg.py [--quick] [--large] [--json FILE]
 """
@@ -10,166 +11,24 @@ same ring; ours checks signatures besides, which Flower has none of: that is a r
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from fractions import Fraction
 
 import common
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+import secagg_large
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 from secagg_flower import Flower
+from secagg_ours import MASKED, Ours
 
-from fedsec.encoding import FixedPoint
-from fedsec.flower.messages import Metrics
-from fedsec.flower.sums import SumForm
-from fedsec.privacy.keystream import Keystream
 from fedsec.processors import threads_allowed
-from fedsec.secagg import coordinator, masks, membership, messages, node, stages
-from fedsec.secagg.coordinator import Ask, Close, Opened, Received
+from fedsec.secagg import masks
 from fedsec.secagg.keys import Stream
 from fedsec.secagg.parameters import Assumptions, Mode, choose
-from fedsec.secagg.session import Session
 
 FLOWER = "flwr 1.41 functions"
 MASKS = 33  # that a node of k = 32 makes
-MASKED = 6  # nodes whose masking is timed; the others' vectors are made to fit
-
-
-@dataclass
-class Ours:
-    """One round of our protocol: real nodes, real coordinator.
-
-    Attributes:
-        nodes: n.
-        size: d.
-        word_bits: 16 or 32.
-        assumptions: From which k and t follow.
-        lost: Nodes that share their keys and then leave.
-        spent: Processor seconds, by step.
-    """
-
-    nodes: int
-    size: int
-    word_bits: int
-    assumptions: Assumptions
-    lost: frozenset[int]
-    spent: dict[str, list[float]] = field(default_factory=dict)
-    upload: int = 0
-    wall: list[float] = field(default_factory=list)
-
-    def timed(self, step: str, started: float) -> None:
-        """Adds what a step took."""
-        self.spent.setdefault(step, []).append(time.process_time() - started)
-
-    def run(self, vector: np.ndarray, *, simulated: bool = False) -> None:
-        """Runs the round; `simulated` peers check no signatures and send no masks of their own."""
-        self.form = SumForm(FixedPoint(self.size, 8.0, self.nodes, self.word_bits), 8.0, self.nodes)
-        session = Session(bytes(32), 1, 1, 1, self.form.length, self.word_bits, asked=bytes(32))
-        self.setting = membership.Setting(session, self.assumptions, 4)
-        self.signers = [Ed25519PrivateKey.generate() for _ in range(self.nodes)]
-        self.people = [node.Node(i, self.signers[i], os.urandom) for i in range(self.nodes)]
-        state: stages.State = stages.Offering(self.setting, frozenset(range(self.nodes)))
-        states: list[node.State] = []
-        for person in self.people:
-            begun, offer = node.begin(person, self.setting)
-            states.append(begun)
-            state, _ = coordinator.step(state, Received(person.id, offer))
-            self.sent = len(offer.to_bytes())
-        state, ask = coordinator.step(state, Close())
-        assert isinstance(ask, Ask)
-        state = self.share(state, ask, states, simulated=simulated)
-        state, ask = coordinator.step(state, Close())
-        assert isinstance(ask, Ask)
-        codes = self.mask(state, ask, states, vector, simulated=simulated)
-        state, ask = coordinator.step(self.state, Close())
-        assert isinstance(ask, Ask)
-        for i, request in ask.requests.items():
-            assert isinstance(request, messages.Survivors)
-            states[i], revealed = node.step(self.people[i], states[i], request)
-            assert isinstance(revealed, tuple)
-            state, _ = coordinator.step(state, Received(i, revealed))
-            self.revealed = len(messages.write_revealed(revealed))
-        started, wall = time.process_time(), time.perf_counter()
-        _, opened = coordinator.step(state, Close())
-        self.timed("reconstruct and unmask", started)
-        self.wall.append(time.perf_counter() - wall)
-        assert isinstance(opened, Opened), opened
-        assert not opened.blamed
-        if not simulated:
-            assert np.array_equal(opened.total, codes), "the sum is exact"
-        self.upload = (
-            self.form.length * self.word_bits // 8 + self.sent + self.shares + self.revealed
-        )
-
-    def share(
-        self, state: stages.State, ask: Ask, states: list[node.State], *, simulated: bool
-    ) -> stages.State:
-        """Has every node share its keys."""
-        for i, roster in ask.requests.items():
-            assert isinstance(roster, messages.Roster)
-            if not simulated and i < MASKED:
-                started = time.process_time()
-                membership.check_roster(self.setting, roster, None)
-                self.timed("check signatures", started)
-            started = time.process_time()
-            begun = states[i]
-            assert isinstance(begun, node.Offered)
-            states[i], shares = node._share(self.people[i], begun, roster)
-            self.timed("share keys", started)
-            assert isinstance(shares, messages.Shares)
-            state, _ = coordinator.step(state, Received(i, shares))
-            self.shares = len(shares.to_bytes())
-        return state
-
-    def mask(
-        self,
-        state: stages.State,
-        ask: Ask,
-        states: list[node.State],
-        vector: np.ndarray,
-        *,
-        simulated: bool,
-    ) -> np.ndarray:
-        """Has every node that is left mask its vector; returns the sum of what they masked."""
-        codes = np.zeros(self.form.length, masks.word_type(self.word_bits))
-        blank = np.zeros_like(codes)
-        for i, delivery in ask.requests.items():
-            if i in self.lost:
-                continue
-            assert isinstance(delivery, messages.Delivery)
-            started = time.process_time()
-            if simulated and i >= MASKED:
-                words = blank[:1]
-            else:
-                words = self.form.encode(vector, Metrics(10, {}), Keystream())
-                codes += words
-            self.timed("encode", started)
-            states[i], upload = self.deliver(i, states[i], delivery, words)
-            self.timed("mask", started)
-            if simulated and i >= MASKED:
-                upload = node.Upload(blank, ())
-            started = time.process_time()
-            state, _ = coordinator.step(state, Received(i, upload))
-            self.timed("add", started)
-        self.state = state
-        return codes
-
-    def deliver(
-        self, i: int, state: node.State, delivery: messages.Delivery, words: np.ndarray
-    ) -> tuple[node.State, node.Upload]:
-        """Has one node mask; a simulated peer's vector has one word."""
-        assert isinstance(state, node.Shared)
-        if len(words) == 1:
-            held, _ = node._open(self.people[i], state, delivery.entries)
-            peers = frozenset(entry.peer for entry in delivery.entries)
-            return node.Masked(state.setting, state.members, peers, held, state.own), node.Upload(
-                words, ()
-            )
-        after, upload = node.step(self.people[i], state, node.Deliver(delivery, words))
-        assert isinstance(upload, node.Upload)
-        return after, upload
 
 
 def beside_flower(nodes: int, size: int, lost: int, *, runs: int) -> list[common.Result]:
@@ -269,43 +128,6 @@ def _spent(act: Callable[[], None]) -> float:
     return time.process_time() - started
 
 
-ESTIMATES = {
-    (Mode.SEMI_HONEST, 40): (0.022, 1.4 + 0.22 + 0.2),
-    (Mode.MALICIOUS, 40): (0.048, 2.7 + 0.22 + 0.7),
-    (Mode.MALICIOUS, 80): (0.058, 3.2 + 0.22 + 0.9),
-}
-"""By mode and sigma: seconds of a client's masks, and of the coordinator's masks, sum and shares.
-
-At n = 1,000, d = 1M; from 0.42 ms for each mask, on a machine whose cipher is twice as fast.
-"""
-
-
-def large(mode: Mode, security_bits: int) -> list[common.Result]:
-    """Returns n = 1,000, d = 1M with simulated peers, beside the estimates."""
-    tenth = Fraction(1, 10)
-    assumptions = Assumptions(mode, tenth, tenth, security_bits=security_bits)
-    found = choose(1000, assumptions)
-    round_ = Ours(1000, 1_000_000, 32, assumptions, frozenset(range(0, 1000, 20)))
-    round_.run(np.zeros(1_000_000, np.float32), simulated=True)
-    of = f"sigma={security_bits} n=1000 d=1000000 k={found.neighbours} t={found.threshold} lost=50"
-    add = sum(round_.spent["add"])
-    masked = round_.spent["mask"][1:MASKED]
-    encoded = round_.spent["encode"][1:MASKED]
-    client = [m - e for m, e in zip(masked, encoded, strict=True)]
-    server = [add + round_.spent["reconstruct and unmask"][0]]
-    estimate = ESTIMATES[mode, security_bits]
-    return [
-        common.compare(
-            f"mask, {mode}, {of}", "cpu_time", "s",
-            ours=client, peer=[estimate[0]] * len(client), peer_name="the estimate",
-        ),
-        common.compare(
-            f"coordinator, add to unmask, {mode}, {of}", "cpu_time", "s",
-            ours=server, peer=[estimate[1]], peer_name="the estimate",
-        ),
-    ]  # fmt: skip
-
-
 def main() -> None:
     """Measures and publishes."""
     parser = common.arguments(__doc__ or "")
@@ -314,7 +136,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     if options.large:
-        rows = [row for mode, bits in ESTIMATES for row in large(mode, bits)]
+        rows = secagg_large.everything()
     else:
         rows = beside_flower(100, 1_000_000, 5, runs=1 if options.quick else 3)
         rows += [one_mask(1_000_000, 41, MASKS), one_mask(1_000_000, 41)]

@@ -192,13 +192,17 @@ def test_a_node_that_is_not_on_the_roster_stops_nobody() -> None:
     assert rig.rejected[LIAR].code == "not-on-roster"
 
 
-def test_a_copied_key_is_refused() -> None:
+@pytest.mark.parametrize("name", ["mask_key", "seal_key", "signing_key"])
+def test_a_copied_key_is_refused(name: str) -> None:
     rig = Rig(make_setting(), IDS)
 
     def change(answer: object) -> object:
         other = rig.answers["offer"][10]
         assert isinstance(other, Offer)
-        made = signed(rig, signer(LIAR), mask_key=other.mask_key)
+        if name == "signing_key":
+            made = signed(rig, signer(10))
+        else:
+            made = signed(rig, signer(LIAR), **{name: getattr(other, name)})
         return made(answer)  # type: ignore[operator]
 
     rig.tamper = lies("offer", change)
