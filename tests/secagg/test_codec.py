@@ -89,7 +89,7 @@ def test_any_bytes_are_a_message_or_malformed(data: bytes, reader: Reader) -> No
 def test_a_claimed_count_allocates_nothing(reader: Reader) -> None:
     claim = bytes([0xFF]) * 44
     tracemalloc.start()
-    with pytest.raises(ProtocolError):
+    with pytest.raises(ProtocolError, match=r"4294967295 items of \d+ bytes in \d+ bytes"):
         reader(claim, "")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
