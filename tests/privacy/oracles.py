@@ -129,3 +129,32 @@ def _below(bounds: NDArray[np.int64], source: Keystream) -> NDArray[np.int64]:
         out[open_[good]] = (words[good] % bound[good]).astype(np.int64)
         open_ = open_[~good]
     return out
+
+
+def brute_force_epsilon(
+    change: float, std: float, delta: float, *, sampling: float = 1.0, steps: int = 1
+) -> float:
+    """Epsilon of telling two neighbours apart by Gaussian releases, by sums over a fine grid.
+
+    Args:
+        change: How far apart the neighbours' releases are, noise aside.
+        std: Of the noise.
+        delta: At which.
+        sampling: Probability that the changing unit is drawn.
+        steps: Releases, 1 or 2: the grid has as many dimensions.
+    """
+    points = 20_000 if steps == 1 else 1_500
+    x, width = np.linspace(-10 * std, change + 10 * std, points, retstep=True)
+    without = scipy.stats.norm.pdf(x, scale=std) * width
+    there = sampling * scipy.stats.norm.pdf(x, change, std) * width + (1 - sampling) * without
+    if steps == 2:
+        without, there = np.multiply.outer(without, without), np.multiply.outer(there, there)
+    least, most = 0.0, 100.0
+    while most - least > 1e-4:
+        middle = (least + most) / 2
+        apart = (
+            float(np.maximum(one - np.exp(middle) * other, 0).sum())
+            for one, other in ((there, without), (without, there))
+        )
+        least, most = (middle, most) if max(apart) > delta else (least, middle)
+    return most

@@ -63,41 +63,6 @@ def test_the_gaussian_approximation_of_opacus_is_no_bound_and_is_not_ours(
     assert optimistic.supports(GaussianDpEvent(1.0))
 
 
-def _brute_force(shift: float, sigma: float, steps: int, delta: float) -> float:
-    """Epsilon of N(0, sigma^2) against N(shift, sigma^2), composed, by summing over a fine grid."""
-    width = sigma / 200
-    x = np.arange(-14 * sigma, 14 * sigma + shift, width)
-    density = np.exp(-(x**2) / (2 * sigma**2)) / (sigma * math.sqrt(2 * math.pi)) * width
-    loss = (shift**2 - 2 * x * shift) / (2 * sigma**2)  # log of p(x) / p(x - shift)
-    losses, masses = loss[::-1], density[::-1]
-    step = losses[1] - losses[0]
-    low = losses[0]
-    total, total_low = masses, low
-    for _ in range(steps - 1):
-        total = np.convolve(total, masses)
-        total_low += low
-    grid = total_low + step * np.arange(total.size)
-    lower, upper = 0.0, 200.0
-    while upper - lower > 1e-6:
-        middle = (lower + upper) / 2
-        found = float((np.maximum(1 - np.exp(middle - grid), 0) * total).sum())
-        lower, upper = (middle, upper) if found > delta else (lower, middle)
-    return upper
-
-
-@pytest.mark.parametrize("steps", [1, 3])
-@pytest.mark.parametrize(("adjacency", "sensitivity"), [("zero-out", 0.25), ("replace-one", 0.5)])
-def test_both_adjacencies_against_brute_force(
-    adjacency: str, sensitivity: float, steps: int
-) -> None:
-    """A row of norm 1 among n = 4: the mean moves by 1/4, or by 2/4 if it is replaced."""
-    std = 0.5
-    exact = _brute_force(sensitivity, std, steps, 1e-5)
-    assert spent([Price(Gaussian(std / sensitivity), steps)], 1e-5) == pytest.approx(
-        exact, rel=2e-3
-    )
-
-
 def test_a_change_is_doubled_once_at_most() -> None:
     """dp-accounting's replace-one doubles by itself: with a replace-one sensitivity it is twice."""
     std, zero_out, replaced = 0.5, 0.25, 0.5
