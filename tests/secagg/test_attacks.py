@@ -126,12 +126,20 @@ def test_offers_of_another_attempt_or_for_another_model(
     assert attacked(FIRST_ROSTER[malicious], change, malicious=malicious) == "bad-signature"
 
 
+def left_out(sent: Sent, gone: int) -> Roster:
+    """Returns the roster as if `gone` had not revealed its nonce."""
+    assert isinstance(sent, Roster)
+    offers = tuple(offer for offer in sent.offers if offer.node != gone)
+    return Roster(offers, {i: nonce for i, nonce in sent.nonces.items() if i != gone})
+
+
 @pytest.mark.parametrize(
     ("change", "code"),
     [
         (lambda sent: replace(sent, nonces={**sent.nonces, 11: b"\x01" * 32}), "bad-nonce"),
         (lambda sent: replace(sent, nonces=dict(list(sent.nonces.items())[:-1])), "bad-nonce"),
         (lambda sent: forge(sent, 11, key=11), "equivocation"),
+        (lambda sent: left_out(sent, VICTIM), "equivocation"),
     ],
 )
 def test_nonces_and_roster_must_be_those_shown_before(

@@ -87,6 +87,7 @@ def test_exactly_the_threshold_is_enough_and_one_less_is_not(malicious: bool, st
             assert isinstance(end, Lost)
             if stage in {"shares", "vector"}:
                 assert "revealed" not in rig.asked
+                assert ("vector" in rig.asked) == (stage == "vector")
 
 
 @pytest.mark.slow
