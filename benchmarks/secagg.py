@@ -5,7 +5,7 @@ same ring. Ours runs in malicious mode, all six stages; the signatures that it c
 Flower has none, are in a row of their own. With ``--large`` n = 1,000 with simulated peers instead,
 in both modes, beside what was estimated for it.
 
-    python benchmarks/secagg.py [--quick] [--large] [--json FILE]
+    python benchmarks/secagg.py [--quick] [--large [MODE]] [--json FILE]
 """
 
 import os
@@ -132,11 +132,15 @@ def main() -> None:
     """Measures and publishes."""
     parser = common.arguments(__doc__ or "")
     parser.add_argument(
-        "--large", action="store_true", help="n = 1,000, simulated peers, and nothing else"
+        "--large",
+        nargs="?",
+        choices=("both", *secagg_large.MODES),
+        const="both",
+        help="n = 1,000, simulated peers, and nothing else; one mode takes about a minute",
     )
     options = parser.parse_args()
     if options.large:
-        rows = secagg_large.everything()
+        rows = secagg_large.rows_of(options.large)
     else:
         rows = beside_flower(100, 1_000_000, 5, runs=1 if options.quick else 3)
         rows += [one_mask(1_000_000, 41, MASKS), one_mask(1_000_000, 41)]

@@ -119,6 +119,10 @@ def _vectors(state: stages.State) -> stages.State:
     return state
 
 
-def everything() -> list[common.Result]:
-    """Returns the rows of both modes."""
-    return [row for mode in Mode for row in large(mode)]
+MODES = tuple(mode.value for mode in Mode)
+
+
+def rows_of(mode: str) -> list[common.Result]:
+    """Returns the rows of a mode, or of ``"both"``."""
+    modes = Mode if mode == "both" else (Mode(mode),)
+    return [row for each in modes for row in large(each)]

@@ -111,6 +111,18 @@ def test_below_the_quorum_nothing_is_asked_for(malicious: bool) -> None:
     assert not rig.asked
 
 
+@pytest.mark.parametrize("malicious", MODES)
+@pytest.mark.parametrize("stage", ["shares", "vector"])
+def test_no_sum_is_opened_over_fewer_survivors_than_the_quorum(malicious: bool, stage: str) -> None:
+    """Ten could lose three; the plan wants nine."""
+    for lost in (1, 2):
+        tamper = silent(dict.fromkeys(IDS[:lost], stage))
+        rig = Rig(make_setting(malicious=malicious, quorum=9), IDS, tamper=tamper)
+        end = rig.run()
+        assert isinstance(end, Opened if lost == 1 else Lost)
+        assert ("revealed" in rig.asked) == (lost == 1)
+
+
 def test_three_nodes_are_too_few() -> None:
     end = Rig(make_setting(), IDS[:3]).run()
     assert isinstance(end, Lost)
