@@ -49,6 +49,10 @@ _ASSUMED: Mapping[str, tuple[str, ...]] = {
         "the task's loss is the mean of a loss of each example, which is checked on two of them",
     ),
 }
+_ASSUMED_OF_SUMS = (
+    "each node's own software clips its update before it is added up in secret",
+    "the coordinator adds the noise, and shows the sums that it receives to nobody",
+)
 _NOT_COVERED = (
     "which nodes take part, when, and whether they fail: that is in the run's log and on the wire",
     "texts of errors that a node sends when it cannot train",
@@ -58,9 +62,11 @@ _NOT_COVERED = (
     ),
     "timing and other side channels of the machines",
 )
+_SEES_UPDATES = "the coordinator itself, which sees each node's update"
+_SEES_SUMS = "the coordinator itself, which sees sums of nodes' updates before it adds the noise"
 _NOT_COVERED_BY: Mapping[str, tuple[str, ...]] = {
     "central": (
-        "the coordinator itself, which sees each node's update",
+        _SEES_UPDATES,
         (
             "the records of nodes that [robust] makes (norms, cosines, ranks): they lie in "
             "records/ of the run's directory, for the coordinator's user alone"
@@ -126,9 +132,22 @@ def _by_plan(
         "epsilon_charged": _epsilons(privacy, spent_now),
         "epsilon_of_the_whole_plan": _epsilons(privacy, [of.whole]),
         "accountant": f"{method([of.price])}, {ACCOUNTANT}",
-        "assumptions": [*_ALWAYS_ASSUMED, *_ASSUMED[privacy.model]],
-        "not_covered": [*_NOT_COVERED, *_NOT_COVERED_BY[privacy.model]],
+        "assumptions": [*_ALWAYS_ASSUMED, *_assumed(plan, privacy)],
+        "not_covered": [*_NOT_COVERED, *_not_covered(plan, privacy)],
     }
+
+
+def _assumed(plan: FederationPlan, privacy: Privacy) -> tuple[str, ...]:
+    if privacy.model == "central" and plan.secure_aggregation is not None:
+        return _ASSUMED_OF_SUMS
+    return _ASSUMED[privacy.model]
+
+
+def _not_covered(plan: FederationPlan, privacy: Privacy) -> tuple[str, ...]:
+    found = _NOT_COVERED_BY[privacy.model]
+    if privacy.model == "central" and plan.secure_aggregation is not None:
+        found = tuple(_SEES_SUMS if each == _SEES_UPDATES else each for each in found)
+    return found
 
 
 def _by_nodes(plan: FederationPlan, privacy: Privacy) -> dict[str, object]:

@@ -118,6 +118,16 @@ def test_each_model_states_its_own_assumptions(
     assert sentence in markdown(made)
 
 
+def test_a_coordinator_that_sees_sums_alone_is_not_said_to_clip_or_to_see_updates() -> None:
+    sums = '[secure_aggregation]\nmode = "semi-honest"\nmax_nodes = 20\n'
+    said = statement(FederationPlan.parse(PLAN + PRIVACY + sums), 1, [])
+    assumed, uncovered = (" ".join(said[key]) for key in ("assumptions", "not_covered"))
+    assert "each node's own software clips its update" in assumed
+    assert "the coordinator clips" not in assumed
+    assert "sees sums of nodes' updates" in uncovered
+    assert "sees each node's update" not in uncovered
+
+
 def test_secrecy_of_the_draw_is_part_of_the_statement() -> None:
     plan = FederationPlan.parse(PLAN + PRIVACY + "sampling = 0.25\n")
     made = statement(plan, 1, [])
