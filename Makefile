@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 WHOLE  := tests/end_to_end tests/simulations
-TEST   := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
+TEST   := pytest --dist loadfile --no-loadscope-reorder
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: help demo test check static doctest examples wheel proto bench soak clean
@@ -28,10 +28,9 @@ demo: $(READY)  ## the three defences in one round: a real fleet, some of it poi
 
 # Programs of a federation wait for each other, so that three tests at a time keep two cores busy.
 test: $(READY)  ## every test: first the parts, then whole federations
-	@$(TEST) -n 2 --cov --cov-report=term:skip-covered $(addprefix --ignore=,$(WHOLE))
-	@echo "Of fedsec/wire, where what peers send is parsed:"
-	@$(BIN)/python -m coverage report --format=total --include='fedsec/wire/*'
-	@$(TEST) -n 3 $(WHOLE)
+	@$(BIN)/python -m slipcover --json --out .coverage.json -m $(TEST) -n 2 $(addprefix --ignore=,$(WHOLE))
+	@$(BIN)/python .ci/covered .coverage.json
+	@$(BIN)/python -m $(TEST) -n 3 $(WHOLE)
 
 check: static doctest test examples wheel  ## all that CI runs
 
