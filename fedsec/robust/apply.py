@@ -217,30 +217,29 @@ def _by_weight(work: Work, made: Weighing) -> Aggregate:
 
 def _by_coordinate(work: Work) -> Aggregate:
     """Returns what the rule makes of each column block, mixed on the way."""
-    rows, matrix, picks = work.found.rows, work.mixture.matrix, None
+    rows, matrix, order = work.found.rows, work.mixture.matrix, work.order
+    places, scores = None, None
     if isinstance(work.rule, Bulyan):
         picks = weighing.bulyan_picks(work.mixture.distances(), work.f)
+        places = picks if matrix is not None or order is None else order[picks]
+        scores = _scores(work, weighing.turns(picks, len(work.mixture)))
+    # Of mixed values that are equally far from the median rounding would choose, so these are
+    # summed in `order`; elsewhere it is cheaper to turn the matrix than the rows.
+    turns = order is not None and matrix is not None and isinstance(work.rule, Meamed | Bulyan)
+    if matrix is not None and order is not None and not turns:
+        matrix = matrix[:, np.argsort(order)]
     reduce = _reducer(work)
 
     def former(block: Block, columns: slice, scratch: Scratch) -> Block:
         del columns
         if matrix is not None:
             mixed = scratch.take("mixed", (len(matrix), block.shape[1]), block.dtype)
-            block = np.matmul(matrix.astype(block.dtype), work.ordered(block), out=mixed)
-        elif picks is not None:
-            block = work.ordered(block)
-        return reduce(block if picks is None else block[picks], scratch)
+            factors = matrix.astype(block.dtype)
+            block = np.matmul(factors, work.ordered(block) if turns else block, out=mixed)
+        return reduce(block if places is None else block[places], scratch)
 
     combined = combine(rows, former, threads=work.threads, diagnose=work.diagnose)
-    scores = None if picks is None else weighing.turns(picks, len(work.mixture))
-    return report(
-        work.found,
-        work.excluded,
-        work.n,
-        combined,
-        weights=None,
-        scores=_scores(work, scores),
-    )
+    return report(work.found, work.excluded, work.n, combined, weights=None, scores=scores)
 
 
 def _scores(work: Work, scores: Doubles | None) -> Doubles | None:

@@ -65,7 +65,7 @@ def krum(distances: Doubles, neighbours: int, keep: int) -> Weighing:
     return mean_of(_best(distances, scores)[:keep], len(scores), scores)
 
 
-def bulyan_picks(distances: Doubles, f: int) -> list[int]:
+def bulyan_picks(distances: Doubles, f: int) -> NDArray[np.intp]:
     """Returns the m-2f rows that Krum picks one after another, in this order."""
     left = list(range(len(distances)))
     picked = []
@@ -73,10 +73,10 @@ def bulyan_picks(distances: Doubles, f: int) -> list[int]:
         among = distances[np.ix_(left, left)]
         scores = krum_scores(among, max(1, len(left) - f - 2))
         picked.append(left.pop(int(_best(among, scores)[0])))
-    return picked
+    return np.array(picked)
 
 
-def turns(picked: list[int], m: int) -> Doubles:
+def turns(picked: NDArray[np.intp], m: int) -> Doubles:
     """Returns how many of the `m` rows were picked before each, all of them for the rest (m,)."""
     before = np.full(m, float(len(picked)))
     before[picked] = np.arange(len(picked))

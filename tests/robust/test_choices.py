@@ -263,6 +263,19 @@ def test_rules_that_start_at_a_reference_measure_in_float64() -> None:
     assert CenteredClipping(2, radius=1.0)(rows, reference=reference).diagnostics.gram == "float64"
 
 
+def test_monna_measures_mixed_rows_from_the_reference() -> None:
+    rows = rows_of(n=15)
+    rows[:2] *= -1
+    root = rows_of(1, n=1)[0]
+    mixed = premix((Nnm(2),), rows).rows
+    gaps = ((mixed - root) ** 2).sum(axis=1)
+    near = mixed[np.argsort(gaps)[:13]]
+    found = Pipeline(Monna(2), (Nnm(2),))(rows, reference=root)
+    np.testing.assert_allclose(found.vector, (near.sum(axis=0) + root) / 14, atol=1e-12)
+    assert found.diagnostics.scores is not None
+    np.testing.assert_allclose(found.diagnostics.scores, gaps, atol=1e-9)
+
+
 def test_monna_refuses_a_trusted_row_that_counts_as_zeros() -> None:
     rows = rows_of()
     rows[4, 0] = np.nan

@@ -144,8 +144,9 @@ def test_the_bound_holds_for_the_worst_sums_that_were_found() -> None:
         assert error.max() <= found.reach
 
 
-def test_tiny_rows_are_measured_in_float64() -> None:
-    rows = (1e-30 * np.random.default_rng(0).standard_normal((6, 500))).astype(np.float32)
+@pytest.mark.parametrize("size", [1e-20, 1e-22, 1e-30])
+def test_tiny_rows_are_measured_in_float64(size: float) -> None:
+    rows = (size * np.random.default_rng(0).standard_normal((6, 500))).astype(np.float32)
     found, precision = measured(rows)
     assert precision == "float64"
     assert worst(found, exact(rows)) < 1e-5
@@ -158,6 +159,14 @@ def test_equal_rows_are_at_distance_zero() -> None:
     assert precision == "float64"
     assert found[5, 2] == found[2, 5] == 0
     assert (found[0, 1:] > 0).all()
+
+
+def test_distances_below_what_float64_resolves_count_as_zero() -> None:
+    rows = near(8, 1e-9).astype(np.float64)
+    rows += 1e-9 * np.random.default_rng(1).standard_normal(rows.shape)
+    found = measure_gram(open_rows(rows, zero=False)[0], zero=False, threads=1)
+    assert found.gram is not None
+    assert not squared_distances(found.gram, plain_spans(found.squares), found.reach).any()
 
 
 def test_accurate_products_are_certified_by_their_kind() -> None:
