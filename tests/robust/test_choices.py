@@ -1,8 +1,6 @@
 """What a rule's own parameters do, and what it tells of its choice, against the naive formula."""
 
 import math
-import re
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -10,14 +8,10 @@ from numpy.typing import NDArray
 
 from fedsec.errors import ConfigError
 from fedsec.robust import (
-    PREMIXES,
-    RULES,
-    Arc,
     Bucketing,
     Bulyan,
     Caf,
     CenteredClipping,
-    Cge,
     Clip,
     Dnc,
     FlTrust,
@@ -40,70 +34,6 @@ from tests.robust import oracles
 from tests.robust.cases import rows_of
 
 Doubles = NDArray[np.float64]
-
-
-MADE: dict[str, Callable[[int], Rule | Pipeline]] = {
-    "mean": Mean,
-    "median": lambda _: Median(),
-    "trimmed-mean": TrimmedMean,
-    "meamed": Meamed,
-    "krum": Krum,
-    "multi-krum": MultiKrum,
-    "bulyan": Bulyan,
-    "geometric-median": GeometricMedian,
-    "minimum-diameter": MinimumDiameter,
-    "monna": lambda f: Monna(f, trusted=0),
-    "centered-clipping": lambda f: CenteredClipping(f, radius=1.0),
-    "cge": Cge,
-    "caf": Caf,
-    "dnc": lambda f: Dnc(f, iterations=2, filter_factor=0.7),
-    "fltrust": FlTrust,
-    "nnm": lambda f: Pipeline(Median(), (Nnm(f),)),
-    "bucketing": lambda f: Pipeline(Median(), (Bucketing(3, f),)),
-    "clip": lambda _: Pipeline(Median(), (Clip(1.0),)),
-    "arc": lambda f: Pipeline(Median(), (Arc(f),)),
-}
-
-
-def promised(text: str, n: int, f: int) -> bool:
-    """The precondition as the table writes it: conditions on n and f, and words."""
-    known = {"n": n, "f": f, "s": 3, "c": 0.7, "iterations": 2, "ceil": math.ceil}
-    for clause in re.sub(r"\(f < n/10 advised\)", "", text).split(","):
-        if re.search(r"[<>]", clause) and "keep" not in clause:
-            condition = re.sub(r"(\d|c) ?([fns])(?![a-z])", r"\1*\2", clause)
-            if not eval(condition, {"__builtins__": {}}, known):  # noqa: S307 - our own table
-                return False
-    return True
-
-
-@pytest.mark.parametrize("name", [*RULES, *PREMIXES])
-def test_the_precondition_in_the_table_is_the_one_that_is_enforced(name: str) -> None:
-    entry = RULES[name] if name in RULES else PREMIXES[name]
-    for f in range(1 if name == "median" else 6):
-        for n in range(1, 40):
-            made = MADE[name](f)
-            if promised(entry.precondition, n, f):
-                made.check(n)
-            else:
-                with pytest.raises(ConfigError, match=f"{n} updates are too few"):
-                    made.check(n)
-
-
-@pytest.mark.parametrize("f", range(4))
-def test_the_least_n_of_each_paper(f: int) -> None:
-    for rule, least in [
-        (Mean(f), f + 1),
-        (TrimmedMean(f), 2 * f + 1),
-        (Krum(f), 2 * f + 3),
-        (MultiKrum(f), 2 * f + 3),
-        (Bulyan(f), 4 * f + 3),
-        (Dnc(f, iterations=3, filter_factor=1.5), max(3 * math.ceil(1.5 * f) + 1, 2 * f + 1)),
-        (Pipeline(Median(), (Bucketing(3, f),)), 6 * f + 1),
-    ]:
-        rule.check(least)
-        if least > 1:
-            with pytest.raises(ConfigError, match="too few"):
-                rule.check(least - 1)
 
 
 UNUSABLE: list[tuple[Rule, Rule]] = [
@@ -169,6 +99,50 @@ def test_dnc_scores_are_the_worst_squared_projections() -> None:
     direction = np.linalg.svd(centred)[2][0]
     assert scores is not None
     np.testing.assert_allclose(scores, (centred @ direction) ** 2, atol=1e-9)
+
+
+def test_dnc_scores_are_the_worst_of_all_samples() -> None:
+    rows = rows_of(n=11, d=40)
+    rng, worst = np.random.default_rng(3), np.zeros(11)
+    for _ in range(3):
+        columns = np.sort(rng.choice(40, 6, replace=False))
+        part = rows[:, columns] - rows[:, columns].mean(axis=0)
+        worst = np.maximum(worst, (part @ np.linalg.svd(part)[2][0]) ** 2)
+    rule = Dnc(2, iterations=3, sample=6)
+    scores = rule(rows, rng=np.random.default_rng(3)).diagnostics.scores
+    assert scores is not None
+    np.testing.assert_allclose(scores, worst, atol=1e-9)
+
+
+def test_minimum_diameter_scores_are_how_far_the_farthest_kept_row_is() -> None:
+    rows = rows_of()
+    rows[:2] *= 5
+    found = MinimumDiameter(2)(rows)
+    assert found.weights is not None
+    kept = rows[found.weights > 0]
+    expected = [max(float(np.sum((row - other) ** 2)) for other in kept) for row in rows]
+    np.testing.assert_allclose(found.diagnostics.scores, expected, atol=1e-9)
+
+
+def test_where_minimum_diameter_may_drop_anybody_it_drops_who_is_far() -> None:
+    corners = np.vstack([np.full((1, 4), 0.25), np.eye(4)])
+    weights = MinimumDiameter(1)(corners).weights
+    assert weights is not None
+    assert weights[0] == 0.25
+    assert sorted(weights) == [0, 0.25, 0.25, 0.25, 0.25]
+
+
+def test_a_small_share_counts_for_what_it_is() -> None:
+    rows = np.array([[1.0], [1.0], [1.0], [1e6]])
+    found = TrimmedMean(0)(rows, weights=np.array([1, 1, 1, 3e-4]))
+    np.testing.assert_allclose(found.vector, [(3 + 300) / 3.0003])
+
+
+def test_a_row_that_counts_as_zeros_is_named_for_what_it_was() -> None:
+    rows = np.full((7, 3), 100.0) + rows_of(n=7, d=3)
+    rows[2] = np.nan
+    (suspect,) = Median()(rows, unusable="zero").suspects
+    assert (suspect.row, suspect.reason) == (2, "is not finite")
 
 
 @pytest.mark.parametrize("seed", [4, 8, 10, 13])
@@ -261,6 +235,38 @@ def test_rules_that_start_at_a_reference_measure_in_float64() -> None:
             assert exact.weights is not None
             np.testing.assert_allclose(found.weights, exact.weights, atol=1e-6)
     assert CenteredClipping(2, radius=1.0)(rows, reference=reference).diagnostics.gram == "float64"
+
+
+def test_a_reference_next_to_a_row_is_measured_in_float64() -> None:
+    """Rows far from each other, of which float32 tells the distances, but not that to the reference."""
+    rows = np.random.default_rng(0).standard_normal((12, 3000)).astype(np.float32)
+    near = 1e-4 * np.random.default_rng(1).standard_normal(3000)
+    reference = rows[4] + near
+    rule = CenteredClipping(2, radius=float(np.linalg.norm(near)) / 2)
+    assert Krum(2)(rows).diagnostics.gram == "float32"
+    weights = rule(rows, reference=reference).weights
+    assert weights is not None
+    assert weights[4] == pytest.approx(0.5 / 12, rel=1e-4)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_the_geometric_median_takes_smoothed_steps_from_the_origin(steps: int) -> None:
+    rows = rows_of()
+    rows[0] = 0.01
+    point = np.zeros(7)
+    for _ in range(steps):
+        gaps = [max(0.5, float(np.linalg.norm(row - point))) for row in rows]
+        point = np.average(rows, axis=0, weights=1 / np.array(gaps))
+    found = GeometricMedian(2, smoothing=0.5, iterations=steps)(rows)
+    np.testing.assert_allclose(found.vector, point, atol=1e-9)
+
+
+def test_rows_left_out_of_cheap_products_stay_left_out_of_accurate_ones() -> None:
+    rows = (1 + 1e-4 * rows_of(n=9, d=4000)).astype(np.float32)
+    rows[3, 7] = np.nan
+    found = Krum(2)(rows)
+    assert found.diagnostics.gram == "float64"
+    assert found.diagnostics.excluded == {3: "is not finite"}
 
 
 def test_monna_measures_mixed_rows_from_the_reference() -> None:

@@ -226,7 +226,8 @@ def test_no_rows_at_all_are_refused() -> None:
 def test_many_faults_are_counted_and_some_named() -> None:
     rows = np.full((20, 2), np.nan)
     with pytest.raises(
-        TooManyFaults, match=r"20 of 20 rows are unusable, byzantine = 9.* and 15 more"
+        TooManyFaults,
+        match=r"20 of 20 rows are unusable, byzantine = 9.* row 4: is not finite and 15 more",
     ):
         Median()(rows)
 

@@ -91,6 +91,18 @@ def test_order_of_rows_does_not_matter_unless_places_are_drawn(chain: Stages) ->
     np.testing.assert_allclose(premix(chain, rows[order]).rows, mixed.rows[order], atol=1e-12)
 
 
+def test_buckets_are_drawn_by_place_before_every_rule() -> None:
+    """Sensitivities rest on it: what a row holds must not move others to other buckets."""
+    rows = rows_of(n=N, d=D)
+    held = premix((BUCKETS,), rows, rng=np.random.default_rng(0)).matrix > 0
+    for name, pipeline in rules((BUCKETS,)):
+        weights = run(pipeline, rows).weights
+        if weights is not None:
+            for bucket in held:
+                np.testing.assert_allclose(np.ptp(weights[bucket]), 0, atol=1e-12, err_msg=name)
+    np.testing.assert_array_equal(premix((Bucketing(1),), rows).matrix, np.eye(N))  # draws nothing
+
+
 @EACH
 def test_moving_all_rows_moves_the_result_unless_norms_count(chain: Stages) -> None:
     rows, move = rows_of(n=N, d=D), np.linspace(-2, 2, D)

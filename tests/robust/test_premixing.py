@@ -127,6 +127,14 @@ def test_premixed_rows_leave_out_what_is_not_finite() -> None:
         premix((Nnm(2),), rows)
 
 
+def test_arc_clips_the_number_of_rows_that_its_paper_says() -> None:
+    for n in range(1, 60):
+        for f in range((n - 1) // 2 + 1):
+            rows = np.arange(1.0, n + 1)[:, None]
+            factors = np.diag(premix((Arc(f),), rows).matrix)
+            assert np.count_nonzero(factors < 1) == 2 * f * (n - f) // n, (n, f)
+
+
 def test_half_precision_rows_are_mixed_in_single() -> None:
     rows = rows_of().astype(np.float16)
     mixed = premix((Clip(2.0),), rows).rows
