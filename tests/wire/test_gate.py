@@ -142,7 +142,7 @@ def test_a_role_that_is_not_in_the_row_is_refused() -> None:
             leaf = world.pki.node()
             status, details = await refused(world.ask(leaf, ADMIN.name))
             assert status is grpc.StatusCode.PERMISSION_DENIED
-            assert details.startswith("role: /test.Service/Admin is for admin, not for node ")
+            assert details.startswith('role: "admin" is for admin, not for node ')
             assert world.codes() == ["role"]
             assert await world.ask(leaf)  # the same node goes on with what it may do
 
