@@ -16,7 +16,7 @@ from fedsec.secagg.membership import Members
 from fedsec.secagg.parameters import choose
 from fedsec.secagg.recovery import Lost
 from fedsec.secagg.session import graph_seed
-from tests.secagg.rig import STAGES, Rig, make_setting, signer, silent
+from tests.secagg.rig import STAGES, Rig, Sent, make_setting, signer, silent
 
 IDS = (3, 5, 8, 13, 21, 34, 55, 89, 144, 2**63)
 MODES = [False, True]
@@ -121,6 +121,22 @@ def test_no_sum_is_opened_over_fewer_survivors_than_the_quorum(malicious: bool, 
         end = rig.run()
         assert isinstance(end, Opened if lost == 1 else Lost)
         assert ("revealed" in rig.asked) == (lost == 1)
+
+
+def test_more_members_than_the_words_are_for_are_refused_by_either_side() -> None:
+    narrow = replace(make_setting(), most=9)
+    end = Rig(narrow, IDS).run()
+    assert isinstance(end, Lost)
+    assert "10 members, words are for 9" in end.reason
+
+    def twist(stage: str, i: int, sent: Sent) -> Sent:
+        if (stage, i) == ("shares", 3):
+            rig.states[3] = replace(rig.states[3], setting=narrow)  # type: ignore[call-arg]
+        return sent
+
+    rig = Rig(make_setting(), IDS, twist=twist)
+    assert isinstance(rig.run(), Opened)
+    assert rig.refused[3].code == "too-many-nodes"
 
 
 def test_three_nodes_are_too_few() -> None:
