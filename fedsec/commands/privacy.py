@@ -137,9 +137,7 @@ def _sentences(
     ]
     if figures := noise_of_figures(plan, noise.size):
         told = ", ".join(f"{name} std {std:.3g}" for name, std in figures.items())
-        rows.append(
-            ("figures", f"means over {over(plan)} are told; noise on them, if all answer: {told}")
-        )
+        rows.append(("figures", f"noised means over {over(plan)}; if all answer: {told}"))
     if spending.unsampled is not None:
         rows.append(
             ("amplification", f"if all took part, epsilon would be {spending.unsampled:.4g}")

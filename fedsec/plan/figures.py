@@ -171,8 +171,8 @@ def over(plan: "FederationPlan") -> str:
     if not drawn_in_secret(plan):
         return "those that answer"
     return (
-        f"the {expected(plan):g} that are drawn on average: how many were is a secret, and who is "
-        "missing counts as the middle of a range"
+        f"the {expected(plan):g} drawn on average (how many were is a secret; who is missing "
+        "counts as the middle of a range)"
     )
 
 

@@ -121,7 +121,7 @@ def test_the_summary_says_which_figures_are_told() -> None:
     told = "of nodes: told as noised means over those that answer: train-loss in 0..4; no others"
     assert dict(summary(plan))["figures"] == told
     drawn = FederationPlan.parse(text('model = "central"\nsampling = 0.5\n' + TOLD))
-    assert "drawn on average: how many were is a secret" in dict(summary(drawn))["figures"]
+    assert "the 5 drawn on average (how many were is a secret" in dict(summary(drawn))["figures"]
     plan = FederationPlan.parse(text('model = "local"\n'))
     assert dict(summary(plan))["figures"] == "of nodes: withheld, all of them"
 
