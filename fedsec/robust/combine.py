@@ -104,9 +104,9 @@ def exact_products(rows: Rows, combined: Combined, dots: Doubles) -> tuple[Doubl
 
 
 def weighted_sum(rows: Rows, weights: Doubles, threads: int) -> NDArray[Any]:
-    """Returns ``weights @ rows`` (d,), in the dtype of the updates; finite if the rows are.
+    """Returns ``weights @ rows`` (d,), in the dtype of the updates.
 
-    The weights' magnitudes sum to at most 1.
+    Finite if the rows are and the weights' magnitudes sum to at most 1.
     """
     vector = plain_sum(rows, weights, threads)
     if not is_finite(vector):  # a sum of float32 overflowed on the way

@@ -211,6 +211,23 @@ def test_fltrust_takes_rows_of_any_length(size: float) -> None:
     np.testing.assert_allclose(found.vector, FlTrust(0)(rows, reference=root).vector, rtol=1e-9)
 
 
+@pytest.mark.parametrize(("far", "suspect"), [(2.1, True), (1.9, False)])
+def test_who_is_more_than_twice_as_far_as_the_median_row_is_suspect(
+    far: float, suspect: bool
+) -> None:
+    rows = np.array([[0.0], [-1.0], [1.0], [-1.0], [1.0], [-1.0], [far]])
+    assert [s.row for s in Median()(rows).suspects] == ([6] if suspect else [])
+
+
+def test_rounding_makes_nobody_suspect() -> None:
+    rows = np.ones((9, 3000), np.float32)
+    rows += np.float32(1e-7) * np.random.default_rng(0).integers(-2, 3, (9, 3000))
+    rows[4, 5:9] += np.float32(3e-4)
+    found = Median()(rows)
+    assert found.diagnostics.distances.max() > 2 * np.median(found.diagnostics.distances)
+    assert not found.suspects
+
+
 def test_fltrust_does_not_ask_a_row_of_rounding_where_it_points() -> None:
     rows = rows_of()
     rows[0] = 1e-40

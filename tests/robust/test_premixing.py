@@ -128,11 +128,15 @@ def test_premixed_rows_leave_out_what_is_not_finite() -> None:
 
 
 def test_arc_clips_the_number_of_rows_that_its_paper_says() -> None:
-    for n in range(1, 60):
-        for f in range((n - 1) // 2 + 1):
-            rows = np.arange(1.0, n + 1)[:, None]
-            factors = np.diag(premix((Arc(f),), rows).matrix)
-            assert np.count_nonzero(factors < 1) == 2 * f * (n - f) // n, (n, f)
+    sizes = [(n, f) for n in range(1, 60) for f in range((n - 1) // 2 + 1)]
+    for n, f in [*sizes, (242, 33)]:  # there 2 (f/n) (n-f) is a hair less than 57
+        factors = np.diag(premix((Arc(f),), np.arange(1.0, n + 1)[:, None]).matrix)
+        assert np.count_nonzero(factors < 1) == 2 * f * (n - f) // n, (n, f)
+
+
+def test_a_row_is_among_its_own_neighbours_though_others_are_the_same() -> None:
+    mixed = premix((Nnm(2),), np.ones((6, 3)))
+    assert (np.diag(mixed.matrix) == 0.25).all()
 
 
 def test_half_precision_rows_are_mixed_in_single() -> None:
