@@ -199,6 +199,17 @@ def test_a_roster_that_expires_in_the_course_of_a_run_begins_no_further_round() 
             node(ask(content), context, app)
 
 
+def test_a_turn_that_is_refused_leaves_the_one_that_is_under_way() -> None:
+    turns, context = MemoryTurns(), node_contexts(1, {})[NODE]
+    node, app = SecureNode(PLAN, Identity(signer(NODE)), coding(PLAN), turns), answering([1.0] * 3)
+    node(ask(with_stage(train(2))), context, app)
+    under_way = turns.get(context)
+    for round_number in (1, 2):
+        with pytest.raises(PolicyRefusal, match="made once"):
+            node(ask(with_stage(train(round_number))), context, app)
+    assert turns.get(context) is under_way is not None
+
+
 def test_a_figure_that_the_app_does_not_report_is_named() -> None:
     plan = secure_plan('mode = "semi-honest"\nclip = 1.0\nmetrics = { accuracy = [0.0, 1.0] }')
     app = guarded(plan, NODE, answering([1.0, 2.0, 3.0]))
