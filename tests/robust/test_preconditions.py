@@ -95,3 +95,9 @@ def test_the_least_n_of_each_paper(f: int) -> None:
         if least > 1:
             with pytest.raises(ConfigError, match="too few"):
                 rule.check(least - 1)
+
+
+def test_a_share_of_the_rows_is_not_one_less_by_rounding() -> None:
+    assert 0.29 * 100 < 29
+    assert TrimmedMean(0.29).f(100) == 29
+    assert TrimmedMean(0.29).f(99) == 28
