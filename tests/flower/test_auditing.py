@@ -14,11 +14,8 @@ from fedsec.flower.audited_nodes import DistributedMechanism, ExampleMechanism
 from fedsec.flower.auditing import (
     Measured,
     Planting,
-    charged,
     measure,
     mechanism_of,
-    parts_of,
-    together,
 )
 from fedsec.flower.collection import Attempt, Collected
 from fedsec.flower.private import Central, Doubles
@@ -27,41 +24,15 @@ from fedsec.flower.records import NodeRecord
 from fedsec.flower.strategy import Matrix
 from fedsec.plan import FederationPlan
 from fedsec.plan.terms import terms
-from fedsec.privacy.distributed import set_up
-from fedsec.privacy.figures import Figures
 from fedsec.privacy.gaussian import GaussianMechanism
 from fedsec.privacy.keystream import Keystream
 from fedsec.privacy.ledger import Terms
 from fedsec.secagg.groups import group_sizes
 from fedsec.tasks.private_training import GridOptimizer, PrivateTraining
 from fedsec.vectors import Arrays, Vector
+from tests.flower.auditrig import CLIP, DELTA, NODES, PLAN, PRIVACY, SIZE, TRIMMED, plan
 
 Combined = tuple[Doubles, tuple[NodeRecord, ...]]
-
-NODES, CLIP, DELTA, SIZE = 12, 0.5, 1e-5, 5_000
-PLAN = f"""
-schema = 1
-name = "audited"
-[task]
-name = "digits"
-[training]
-rounds = 2
-[nodes]
-min_available = {NODES}
-"""
-PRIVACY = """
-[privacy]
-model = "{}"
-epsilon = 50.0
-delta = 1e-5
-noise_multiplier = 1.0
-clip = 0.5
-"""
-TRIMMED = '[robust]\nrule = "trimmed-mean"\nbyzantine = 3\n'
-
-
-def plan(model: str = "central", more: str = "") -> FederationPlan:
-    return FederationPlan.parse(PLAN + PRIVACY.format(model) + more)
 
 
 def noise_passes(mechanism: Mechanism) -> bool:
@@ -158,58 +129,6 @@ def test_groups_behind_a_rule_are_reached_too() -> None:
     )
     assert all(each.passed for each in found)
     assert max(each.reach for each in found) > 0.9
-
-
-FIGURES = "metrics = { train-loss = [0, 4], accuracy = [0, 1] }\nmetrics_noise = 2.0\n"
-ADAPTIVE = "clip_quantile = 0.5\nclip_noise = 2.0\n"
-BESIDE: dict[str, tuple[FederationPlan, str]] = {
-    "central": (plan(more=FIGURES), "figures"),
-    "central, sampled": (plan(more=FIGURES + "sampling = 0.5\n"), "figures"),
-    "local": (plan("local", FIGURES), "figures"),
-    "adaptive": (plan(more=FIGURES + ADAPTIVE), "count of short updates"),
-    "distributed": (
-        plan("distributed", f'{FIGURES}bits = 20\n[secure_aggregation]\nmode = "semi-honest"\n'),
-        "updates and figures",
-    ),
-}
-
-
-def part_of(agreed: FederationPlan, name: str) -> list[Measured]:
-    (part,) = (each for each in parts_of(agreed, SIZE) if each.name == name)
-    rng = np.random.default_rng(1)
-    return measure(part.mechanism, clip=part.clip, size=part.size, rng=rng)
-
-
-@pytest.mark.parametrize("name", BESIDE)
-def test_what_is_told_beside_the_updates_is_measured_and_half_of_its_noise_is_too_little(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    agreed, part = BESIDE[name]
-    found = part_of(agreed, part)
-    assert all(each.passed and 0.85 < each.reach < 1.15 for each in found)
-    parts = parts_of(agreed, SIZE)
-    assert together(parts) == pytest.approx(charged(parts[0].mechanism))
-    honest: Callable[[GaussianMechanism, Doubles, Keystream], Vector] = GaussianMechanism.release
-    monkeypatch.setattr(
-        GaussianMechanism,
-        "release",
-        lambda self, vector, source: honest(
-            replace(self, noise_multiplier=self.noise_multiplier / 2), vector, source
-        ),
-    )
-    monkeypatch.setattr(
-        "fedsec.flower.sums.set_up",
-        lambda **given: set_up(**{**given, "noise_multiplier": given["noise_multiplier"] / 2}),
-    )
-    assert not any(each.passed for each in part_of(agreed, part))
-
-
-def test_figures_that_are_not_kept_to_their_range_are_caught(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(Figures, "clamp", lambda _self, rows: rows.astype(np.float64))
-    agreed, part = BESIDE["central"]
-    assert not any(each.passed for each in part_of(agreed, part))
 
 
 # --- planted defects -------------------------------------------------------------------------------
