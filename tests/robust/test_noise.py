@@ -88,3 +88,11 @@ def test_where_no_bound_is_known_none_is_given() -> None:
     assert noise_bias(Pipeline(MultiKrum(5)), 50, 5, STD, 500) is None
     assert noise_bias(Pipeline(MultiKrum(5), (Nnm(5),)), 50, 5, STD, 500) is None
     assert noise_bias(Pipeline(Median(), (Arc(5),)), 50, 5, STD, 500) is None
+
+
+def test_mixing_has_the_factor_of_its_paper() -> None:
+    """Allouah et al., AISTATS 2023, lemma 1: kappa becomes 8 f / (n - f) (kappa + 1)."""
+    ratio = 5 / 40
+    kappa = 8 * 5 / 45 * (6 * ratio * (1 + ratio) + 1)
+    found = noise_bias(Pipeline(TrimmedMean(5), (Nnm(5),)), 50, 5, 2.0, 100)
+    assert found == pytest.approx(2.0 * (100 * kappa) ** 0.5)
