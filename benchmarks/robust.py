@@ -92,7 +92,7 @@ def byzfl_cases(*, quick: bool, grid: bool) -> list[Case]:
 
 def flower_cases(*, quick: bool) -> list[Case]:
     """Returns what is timed against Flower's `aggregate_train`."""
-    n, d, runs = (20, 100_000, 3) if quick else (50, 1_000_000, 3)
+    n, d, runs = (20, 100_000, 15) if quick else (50, 1_000_000, 3)
     rules = [*FLOWERS, *(f"{rule}, as a strategy" for rule in FLOWERS)]
     return [Case(rule, n, d, (n - 3) // 4, runs) for rule in rules]
 
