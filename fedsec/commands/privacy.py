@@ -25,6 +25,7 @@ from fedsec.console import Json, emit_json, examples, safe, say, show, table, wa
 from fedsec.errors import ConfigError
 from fedsec.plan import FederationPlan, Privacy
 from fedsec.plan.figures import over, update_multiplier
+from fedsec.plan.privacy import drawn_in_secret
 from fedsec.privacy.accounting import ACCOUNTANT, method
 from fedsec.privacy.ledger import Observer
 
@@ -137,7 +138,8 @@ def _sentences(
     ]
     if figures := noise_of_figures(plan, noise.size):
         told = ", ".join(f"{name} std {std:.3g}" for name, std in figures.items())
-        rows.append(("figures", f"noised means over {over(plan)}; if all answer: {told}"))
+        when = "" if drawn_in_secret(plan) else "if all answer: "
+        rows.append(("figures", f"noised means over {over(plan)}; {when}{told}"))
     if spending.unsampled is not None:
         rows.append(
             ("amplification", f"if all took part, epsilon would be {spending.unsampled:.4g}")

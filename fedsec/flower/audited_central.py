@@ -79,7 +79,9 @@ class CentralMechanism(Planned):
         return self.published(without_figures(rows, self.privacy), source)[: rows.shape[1]]
 
     def published(self, rows: Matrix, source: Keystream, start: Vector | None = None) -> Vector:
-        """Returns all that a round publishes: ``[update (d,) | count, if any | figures (k,)]``.
+        """Returns all that a round publishes: ``[update (d,) | count | figures (k,) | over]``.
+
+        The count, and figures with the number of nodes that they are over, where the plan has them.
 
         Args:
             rows: Of the nodes that answered (m, d + k).
@@ -160,7 +162,7 @@ class CentralFigures(Planned):
     def release(self, rows: Matrix, source: Keystream) -> Vector:
         """See `Mechanism`: of encoded figures (m, k), on updates of one entry."""
         given = np.hstack((np.zeros((len(rows), 1), np.float32), rows))
-        return self.beside.published(given, source)[-rows.shape[1] :]
+        return self.beside.published(given, source)[-rows.shape[1] - 1 : -1]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fedsec.flower.collection import Attempt, Collected
 from fedsec.flower.combination import Combination, Combined
 from fedsec.flower.messages import TRAIN_LOSS
-from fedsec.flower.reporting import NOISED, Json
+from fedsec.flower.reporting import NOISED, NOISED_OVER, Json
 from fedsec.privacy.figures import Figures
 from fedsec.vectors import Arrays
 
@@ -40,8 +40,9 @@ class NoisedFigures:
         made = self.inner(attempt, updates, memory)
         # a sum is over a public number of nodes, of which those that answered gave figures
         sums = collected.weights @ told.astype(np.float64)
-        shares = sums / (self.weight * len(collected.nodes))
-        return replace(made, figures={**made.figures, **report(self.figures, shares)})
+        over = len(collected.nodes)
+        told_means = report(self.figures, sums / (self.weight * over), over)
+        return replace(made, figures={**made.figures, **told_means})
 
 
 def split(collected: Collected, figures: Figures | None) -> tuple[Collected, NDArray[np.float32]]:
@@ -61,10 +62,8 @@ def cut(
     return vector[:size], vector[size:].astype(np.float64)
 
 
-def report(figures: Figures | None, shares: NDArray[np.float64]) -> Mapping[str, Json]:
-    """Returns what a round's event says of noised means of encoded figures (k,)."""
-    if figures is None:
-        return {}
+def report(figures: Figures, shares: NDArray[np.float64], over: float) -> Mapping[str, Json]:
+    """Returns what a round's event says of noised means of encoded figures (k,), over so many."""
     told = {name: round(value, 6) for name, value in figures.decode(shares).items()}
     loss = {"train_loss": told[TRAIN_LOSS]} if TRAIN_LOSS in told else {}
-    return {NOISED: told, **loss}
+    return {NOISED: told, NOISED_OVER: round(over, 6), **loss}

@@ -12,7 +12,7 @@ Models", ICLR 2018, algorithm 1 (fixed denominator, Poisson cohorts). Andrew et 
 (adaptive clip). The sensitivity of rules: `fedsec.robust`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -94,18 +94,20 @@ class Central:
             aggregate, found = self._combine(attempt, collected, memory, clip)
             records.extend(found)
             return np.concatenate(
-                (self._noised(aggregate, collected, clip), self._noised_figures(told))
+                (
+                    self._noised(aggregate, collected, clip),
+                    self._noised_figures(told, self._over(attempt, collected)),
+                )
             )
 
         released = self._publish(attempt.round, attempt.number, make)
-        released, shares = cut(released, self._told)
+        released, told_means = self._means(released)
         kept: dict[str, NDArray[np.floating[Any]]] = {}
         if self._adaptive is not None:
             count, released = float(released[-1]), released[:-1]
             kept[CLIP] = np.array(self._adaptive.step(clip, count, self._expected))
         if self._moves:  # from a public start: what was released, not what the rule returned
             kept[CENTRE] = released
-        told_means = report(self._told, shares * self._short_of(collected))
         figures = {**self._figures(clip, released.size), **told_means}
         return Combined(released, kept, figures, tuple(records))
 
@@ -120,21 +122,34 @@ class Central:
         count = self._adaptive.count(row_norms(collected.rows), clip, self._source)
         return np.append(noised, np.float32(count))
 
-    def _noised_figures(self, told: NDArray[np.float32]) -> Vector:
+    def _noised_figures(self, told: NDArray[np.float32], over: float) -> Vector:
+        """Returns ``[means of encoded figures (k,) | over (1,)]``; nothing where none is told."""
         if self._told is None:
             return np.empty(0, np.float32)
-        shares = self._told.clamp(told).sum(axis=0) / self._expected
-        return self._told.release(shares, self._expected, self._source)
+        shares = self._told.clamp(told).sum(axis=0) / over
+        return np.append(self._told.release(shares, over, self._source), np.float32(over))
 
-    def _short_of(self, collected: Collected) -> float:
-        """Returns by what means of figures are short, as fewer answered than they are over.
+    def _means(self, released: Vector) -> tuple[Vector, Mapping[str, Json]]:
+        """Returns what was released of updates, and what a round's event says of figures.
 
-        Known to whoever is told the means, and the same whichever update becomes zero: a node whose
-        answer cannot be used counts, too. Where who was drawn is a secret, how many is one.
+        Both as they were stored: a release that is asked for again is over whom it was over.
+        """
+        if self._told is None:
+            return released, {}
+        vector, shares = cut(released[:-1], self._told)
+        return vector, report(self._told, shares, float(released[-1]))
+
+    def _over(self, attempt: Attempt, collected: Collected) -> float:
+        """Returns the number of nodes that means of figures are over.
+
+        Known to whoever is told the means, and the same whichever update becomes zero: a node that
+        was asked and whose answer cannot be used counts, too. Where who was drawn is a secret, how
+        many is one.
         """
         if drawn_in_secret(self._plan):
-            return 1.0
-        return self._expected / max(1, len(collected.nodes) + len(collected.rejected))
+            return self._expected
+        refused = collected.rejected.keys() & set(attempt.cohort)
+        return max(1, len(collected.nodes) + len(refused))
 
     def _combine(
         self, attempt: Attempt, collected: Collected, memory: Arrays, clip: float

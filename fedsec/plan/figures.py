@@ -168,8 +168,11 @@ def sentence(plan: "FederationPlan") -> str:
 
 def over(plan: "FederationPlan") -> str:
     """Returns of which nodes noised means are."""
+    privacy = plan.privacy
     if not drawn_in_secret(plan):
-        return "those that answer"
+        central = privacy is not None and privacy.model == "central"
+        rejected = "an answer that is rejected counts as the middle of a range"
+        return f"those that answer ({rejected})" if central else "those whose answers count"
     return (
         f"the {expected(plan):g} drawn on average (how many were is a secret; who is missing "
         "counts as the middle of a range)"

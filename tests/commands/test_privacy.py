@@ -101,6 +101,16 @@ def test_the_noise_on_figures_is_told(tmp_path: Path, capsys: pytest.CaptureFixt
     assert told["noise_of_figures"]["train-loss"] == pytest.approx(6 * 4 / 2 / nodes, rel=2e-3)
 
 
+@pytest.mark.parametrize(("sampling", "condition"), [("", True), ("sampling = 0.5\n", False)])
+def test_noise_that_depends_on_who_answers_is_told_with_that_condition(
+    sampling: str, condition: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A secret number is no divisor."""
+    path = written(tmp_path, 'model = "central"\nmetrics = { train-loss = [0, 4] }\n' + sampling)
+    assert fedsec(["privacy", "spend", str(path), "--size", "400"]) == 0
+    assert ("if all answer: train-loss std" in capsys.readouterr().out) is condition
+
+
 def test_the_noise_of_a_sum_is_told_of_figures_too(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

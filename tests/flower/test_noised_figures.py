@@ -1,5 +1,7 @@
 """Figures of nodes: those that the plan asks for, clamped and noised; no others, and no more."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from flwr.app import Context, Message, RecordDict
@@ -16,15 +18,17 @@ from fedsec.flower.node_privacy import NodePrivacy, unchanged
 from fedsec.flower.noised_figures import NoisedFigures
 from fedsec.flower.perturb import Perturb
 from fedsec.flower.private import central_mechanism
-from fedsec.flower.reporting import NOISED
+from fedsec.flower.publishing import Trial
+from fedsec.flower.reporting import NOISED, NOISED_OVER
 from fedsec.flower.table import collection, combination
 from fedsec.plan import FederationPlan
 from fedsec.plan.figures import figures_of, update_multiplier
+from fedsec.plan.terms import terms
 from fedsec.privacy.figures import Figures
 from fedsec.privacy.keystream import Keystream
 from tests.flower import test_mod
 from tests.flower.fakes import FakeGrid, replying
-from tests.flower.test_private import central, combine, plan
+from tests.flower.test_private import central, collected, combine, plan
 
 QUIET = "metrics = { train-loss = [0, 2], num-examples = [0, 100] }\n"
 D = 4
@@ -68,6 +72,24 @@ def test_a_node_whose_answer_is_refused_counts_as_one_that_answered() -> None:
     made = combined(Attempt(1, 1, tuple(range(11)), RecordDict()), refused, {})
     std = figures(of).mechanism(11).std(2)
     assert noised(made)["train-loss"] == pytest.approx(1 + 0.9 * 10 / 11, abs=6 * 2 * std)
+
+
+def test_a_release_that_is_asked_for_again_is_told_as_it_was_stored() -> None:
+    """Ten answer, and the coordinator stops; three answer when the round is repeated."""
+    of = plan(QUIET, z=0.05)
+    trial = Trial(terms(of))
+    ten, three = (rows(of, *[{"train-loss": 1.9}] * many) for many in (10, 3))
+    first, again = (combine(central(of, publish=trial), each) for each in (ten, three))
+    assert first.figures[NOISED_OVER] == 10
+    assert again.figures == first.figures
+    assert again.vector.tolist() == first.vector.tolist()
+
+
+def test_who_was_not_asked_is_not_counted() -> None:
+    of = plan(QUIET, z=0.05)
+    given = replace(collected(rows(of, *[{}] * 3)), rejected={77: "not-asked", 4: "not finite"})
+    made = central(of)(Attempt(1, 1, (1, 2, 3, 4, 5), RecordDict()), given, {})
+    assert made.figures[NOISED_OVER] == 4
 
 
 def test_means_over_a_secret_number_are_left_as_they_are() -> None:
@@ -155,6 +177,7 @@ def test_what_nodes_noised_is_averaged_and_told() -> None:
     of = local()
     made = combine(combination(of), rows(of, {"train-loss": 2.0}, {"train-loss": 1.0}))
     assert noised(made) == {"train-loss": 1.5, "num-examples": 50.0}
+    assert made.figures[NOISED_OVER] == 2
     assert made.vector.tolist() == [0.0] * D
 
 

@@ -118,8 +118,12 @@ def test_what_may_not_be_combined(
 
 def test_the_summary_says_which_figures_are_told() -> None:
     plan = FederationPlan.parse(text('model = "local"\n' + TOLD))
-    told = "of nodes: told as noised means over those that answer: train-loss in 0..4; no others"
+    means = "of nodes: told as noised means over"
+    told = f"{means} those whose answers count: train-loss in 0..4; no others"
     assert dict(summary(plan))["figures"] == told
+    plan = FederationPlan.parse(text('model = "central"\n' + TOLD))
+    told = f"{means} those that answer (an answer that is rejected counts as the middle of a range)"
+    assert dict(summary(plan))["figures"].startswith(told)
     drawn = FederationPlan.parse(text('model = "central"\nsampling = 0.5\n' + TOLD))
     assert "the 5 drawn on average (how many were is a secret" in dict(summary(drawn))["figures"]
     plan = FederationPlan.parse(text('model = "local"\n'))

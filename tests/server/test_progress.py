@@ -116,7 +116,9 @@ def test_noised_figures_are_shown_by_name_and_the_loss_of_training_is_not_that_o
 ):
     rounds = Rounds()
     noised = {"loss": 0.41, "accuracy": 0.93, "train-loss": -1.7}
-    row = rounds.add(event(1, round=4, train_loss=-1.7, noised=noised, answered=[1, 2]))
+    row = rounds.add(
+        event(1, round=4, train_loss=-1.7, noised=noised, answered=[1, 2], noised_over=2.0)
+    )
     assert row is not None
     assert (row.loss, row.accuracy) == (0.41, 0.93)
     figures = "loss 0.41, accuracy 0.93, train-loss -1.7"
@@ -127,11 +129,33 @@ def test_noised_figures_are_shown_by_name_and_the_loss_of_training_is_not_that_o
     assert rounds.add(event(3, round=6, loss=10**400, noised={"loss": 10**400})) is not None
     assert rounds.noised() == told
     history = History()
-    history.take(of(event(1, round=4, train_loss=-1.7, noised=noised)))
+    history.take(of(event(1, round=4, train_loss=-1.7, noised=noised, noised_over=2.0)))
+    assert "noised_over" not in history.figures
     history.take(of(event(2, round=5, loss=10**400, better=True)))
     assert "better" not in history.figures
     assert history.figures["accuracy"] == {4: 0.93}
     assert history.losses() == {"training": {4: -1.7}, "tests": {4: 0.41}}
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"noised_over": 2.0}, "; over the 2 that answered"),
+        (
+            {"noised_over": 3.0, "rejected": {"3": "NaN"}},
+            "; over the 3 that answered, the rejected as the middle of a range",
+        ),
+        (
+            {"noised_over": 5.5, "cohort": "secret"},
+            "; over the 5.5 drawn on average, the missing as the middle of a range",
+        ),
+        ({}, ""),
+    ],
+)
+def test_it_is_said_what_noised_means_are_over(told: dict[str, object], said: str) -> None:
+    rounds = Rounds()
+    rounds.add(event(1, round=4, noised={"loss": 0.41}, answered=[1, 2], **told))
+    assert rounds.noised() == f"loss 0.41 (round 4{said})"
 
 
 def test_many_missing_nodes_are_counted() -> None:

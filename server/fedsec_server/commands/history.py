@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fedsec.flower.reporting import NOISED
+from fedsec.flower.reporting import NOISED, NOISED_OVER
 from fedsec.wire.generated import admin_pb2 as pb
 from fedsec_server.commands.reach import Reach
 from fedsec_server.commands.rounds import numbers_of
@@ -16,7 +16,7 @@ FINAL = frozenset({"finished", "failed", "stopped"})
 
 Series = dict[int, float]
 
-_NO_FIGURES = frozenset({"round", "rounds", "attempt", "examples"})
+_NO_FIGURES = frozenset({"round", "rounds", "attempt", "examples", NOISED_OVER})
 
 
 @dataclass

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from rich.table import Table
 
 from fedsec.console import format_bytes, format_duration, safe, table
-from fedsec.flower.reporting import COHORT, NOISED, SECRET
+from fedsec.flower.reporting import COHORT, NOISED, NOISED_OVER, SECRET
 from fedsec.wire.generated import admin_pb2 as pb
 from fedsec_server.commands.sites import Sites
 
@@ -33,6 +33,7 @@ class Row:
         seconds: That the round took.
         moved: Bytes to and from the nodes together.
         noised: Means of nodes' figures, by name, under the noise of a plan's privacy.
+        over: Number of nodes that these are over.
     """
 
     number: int
@@ -44,6 +45,7 @@ class Row:
     seconds: float | None
     moved: int
     noised: Mapping[str, float]
+    over: float | None
 
 
 @dataclass
@@ -142,9 +144,7 @@ class Rounds:
             row = self.rows[number]
             if row.noised:
                 figures = ", ".join(f"{safe(name)} {each:.4g}" for name, each in row.noised.items())
-                drawn = "the number drawn on average, the missing as the middle of a range"
-                over = drawn if row.answered is None else f"the {row.answered} that answered"
-                return f"{figures} (round {number}; over {over})"
+                return f"{figures} (round {number}{_over(row)})"
         return ""
 
     def _of_whom(self, name: str, value: float) -> str:
@@ -167,6 +167,16 @@ def _nodes(row: Row) -> int | str:
     return f"{row.answered}/{asked}" if row.missing else row.answered
 
 
+def _over(row: Row) -> str:
+    """Says which nodes noised means are over, where the event does."""
+    if row.over is None:
+        return ""
+    if row.answered is None:
+        return f"; over the {row.over:g} drawn on average, the missing as the middle of a range"
+    refused = "" if row.over == row.answered else ", the rejected as the middle of a range"
+    return f"; over the {row.over:g} that answered{refused}"
+
+
 def _row(detail: Mapping[str, object]) -> Row:
     noised = numbers_of(detail.get(NOISED))
     answered = detail.get("answered")
@@ -180,6 +190,7 @@ def _row(detail: Mapping[str, object]) -> Row:
         seconds=_number(detail.get("seconds")),
         moved=sum(int(_number(detail.get(key)) or 0) for key in ("bytes_up", "bytes_down")),
         noised=noised,
+        over=_number(detail.get(NOISED_OVER)),
     )
 
 
