@@ -13,6 +13,8 @@ NOISED = "noised"
 """In a round's event: noised means of figures, of the model that the round began with."""
 NOISED_OVER = "noised_over"
 """In a round's event: the number of nodes that the noised means are over."""
+CENTRAL = "central"
+"""In a round's event that tells of sites, too: names of the figures that are of central tests."""
 COHORT, SECRET = "cohort", "secret"
 """In a round's event whose nodes are drawn in secret: nothing in it may depend on who they were."""
 

@@ -27,6 +27,7 @@ from fedsec.flower.messages import TRAIN_LOSS, instruction
 from fedsec.flower.records import NodeRecord, records_json
 from fedsec.flower.replies import Reasons, evaluations, mean_metrics
 from fedsec.flower.reporting import (
+    CENTRAL,
     COHORT,
     NODES,
     NOTE,
@@ -184,7 +185,8 @@ class Rounds:
             return central
         if self._plan.secure_aggregation is not None or self._plan.privacy is not None:
             return central  # a node's answer would be its own loss
-        return self._evaluate_at_sites(state) | central
+        told: dict[str, Json] = {CENTRAL: list(central)} if central else {}
+        return self._evaluate_at_sites(state) | central | told
 
     def _evaluate_at_sites(self, state: ServerState) -> dict[str, Json]:
         """Returns what the nodes find on their own tests, and who gave no answer."""

@@ -72,6 +72,22 @@ def test_a_plot_is_drawn(ledger: Path) -> None:
     assert run(["ledger", "show", str(ledger), "--plot", str(ledger / "no" / "spent.png")]) == 2
 
 
+def test_what_costs_infinitely_much_is_told_and_left_out_of_the_drawing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each release loses so much of delta that two of them leave none."""
+    made = LedgerFile(tmp_path / "privacy.ledger")
+    terms = Terms(CENTRAL, Price(Gaussian(5.0), delta=6e-6), 3)
+    for number in (1, 2, 3):
+        made.charge(terms.charge(run="3/ab", plan="9f" * 32, round_number=number, attempt=1))
+    png = tmp_path / "spent.png"
+    assert run(["ledger", "show", str(tmp_path), "--plot", str(png)]) == 0
+    assert run(["ledger", "show", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "inf at delta 1e-05" in out
+    assert "by charge (2 not finite, left out)" in out
+
+
 def test_integers_are_in_the_words_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made = LedgerFile(tmp_path / "l")
     price = Price(Skellam(l1=65536, l2=256, variance=1e6))

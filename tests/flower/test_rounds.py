@@ -365,6 +365,18 @@ def test_without_central_data_the_nodes_evaluate() -> None:
     assert failed["102"] == "bad-metrics: 'loss' must be a finite number, got nan"
 
 
+def test_the_report_says_which_figures_are_of_central_tests_where_it_tells_of_sites() -> None:
+    grid = FakeGrid([evaluating(1.0, 0.5, examples=30), evaluating(2.0, 0.8, examples=10)])
+    of = plan("rounds = 1", more="[round]\ncompare_alone = true\n")
+    rounds(grid, of, evaluation=lambda _: {"loss": 0.25})(begin(), 1)
+    (report,) = grid.of("round")
+    assert (report["loss"], report["central"]) == (0.25, ["loss"])
+    assert report["accuracy"] == pytest.approx(0.65)
+    assert report["sites"]
+    rounds(grid, of, evaluation=None)(begin(), 1)
+    assert "central" not in grid.of("round")[1]
+
+
 def test_a_round_stands_though_nobody_can_evaluate() -> None:
     grid = FakeGrid([answering(UPDATES[0])] * 2)
     state = rounds(grid, plan(), evaluation=None)(begin(), 1)

@@ -202,6 +202,15 @@ def test_two_means_that_differ_are_told_apart() -> None:
     assert dict(rounds.summary())["loss"] == "0.2000"
 
 
+def test_a_figure_of_central_tests_is_not_taken_for_a_mean_of_the_sites() -> None:
+    rounds = Rounds()
+    sites = {"1": {"examples": 10, "loss": 0.5}, "2": {"examples": 30, "loss": 0.9}}
+    told = {"loss": 0.3, "central": ["loss"], "sites": sites, "pooled": {"loss": 0.8}}
+    rounds.add(event(1, round=1, answered=[1, 2], **told))
+    central = "0.3000 (of the central tests; 0.8000 of all the sites' tests)"
+    assert dict(rounds.summary())["loss"] == central
+
+
 def test_a_repeated_round_counts_once() -> None:
     rounds = Rounds()
     for sequence, loss in enumerate((3.0, 2.0)):

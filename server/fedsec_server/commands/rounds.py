@@ -152,6 +152,8 @@ class Rounds:
         pooled = None if self.sites is None else self.sites.pooled.get(name)
         if pooled is None or f"{pooled:.4f}" == f"{value:.4f}":
             return ""
+        if self.sites is not None and name in self.sites.central:
+            return f" (of the central tests; {pooled:.4f} of all the sites' tests)"
         return f" (mean of the sites, weighed as the plan says; {pooled:.4f} of all their tests)"
 
     def _missing(self, missing: Mapping[str, str]) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from fedsec.console import table
+from fedsec.flower.reporting import CENTRAL
 
 ALONE = "alone-"
 EXAMPLES = "examples"
@@ -21,10 +22,12 @@ class Sites:
     Args:
         figures: Of each site by node id: ``"examples"`` and every figure it told.
         pooled: Of all sites together.
+        central: Names of the figures that the round told of central tests instead.
     """
 
     figures: Mapping[str, Mapping[str, float]]
     pooled: Mapping[str, float]
+    central: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, detail: Mapping[str, object]) -> "Sites | None":
@@ -33,7 +36,9 @@ class Sites:
         if not isinstance(sites, Mapping) or not sites:
             return None
         figures = {str(node): _numbers(values) for node, values in sites.items()}
-        return cls(figures, _numbers(detail.get("pooled")))
+        central = detail.get(CENTRAL)
+        names = map(str, central) if isinstance(central, list) else ()
+        return cls(figures, _numbers(detail.get("pooled")), frozenset(names))
 
     @property
     def names(self) -> list[str]:
