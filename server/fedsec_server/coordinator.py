@@ -35,6 +35,7 @@ from fedsec_server.events import Recorder
 from fedsec_server.exchange import Exchange
 from fedsec_server.fleet import FleetService
 from fedsec_server.generations import Generations, load_generations
+from fedsec_server.handshakes import Watch
 from fedsec_server.journal import Journal
 from fedsec_server.layout import Layout, Listening, load_settings
 from fedsec_server.own_certificate import OwnCertificate
@@ -93,13 +94,18 @@ class _Port:
 
 @asynccontextmanager
 async def coordinate(
-    layout: Layout, process: int, *, clock: Callable[[], datetime] = utc_now
+    layout: Layout,
+    process: int,
+    *,
+    watch: Watch | None = None,
+    clock: Callable[[], datetime] = utc_now,
 ) -> AsyncIterator[Coordinator]:
     """Runs the coordinator of a directory until the end of the block.
 
     Args:
         layout: Of the directory, which belongs to this process alone.
         process: Id of this process, for those who look for it.
+        watch: Knows whom TLS refuses; they are recorded as long as anything listens.
         clock: Aware UTC.
 
     Raises:
@@ -126,6 +132,8 @@ async def coordinate(
         stack.push_async_callback(recorder.settle)
         journal = Journal(recorder)
         stack.push_async_callback(journal.close)
+        if watch is not None:
+            await stack.enter_async_context(watch.telling(recorder.refused))
         parts = _Parts(layout, settings, generations, authorities, store, recorder, journal, clock)
         yield await parts.start(stack, process)
 

@@ -17,6 +17,7 @@ from fedsec.allocator import keep_freed_memory
 from fedsec.console import emit_json, say
 from fedsec.errors import ConfigError, StateError
 from fedsec_server.coordinator import Coordinator, coordinate
+from fedsec_server.grpc_words import ASKED
 from fedsec_server.handshakes import handshakes_watched
 from fedsec_server.layout import Layout, find_coordinator, load_settings
 from fedsec_server.logs import log_to, stop_logging
@@ -44,18 +45,16 @@ async def serve(directory: Path, *, json: bool = False) -> None:
     layout = find_coordinator(directory)
     with only_one(layout):
         allow_files(load_settings(layout).limits)
-        log_to(layout.log)
-        try:
-            with _until_signal() as ended, handshakes_watched(whole=_grpc_is_debugged()) as watch:
-                async with coordinate(layout, os.getpid()) as coordinator:
-                    loop, refused = asyncio.get_running_loop(), coordinator.recorder.refused
-                    _introduce(layout, coordinator, json=json)
-                    with watch.telling(lambda each: loop.call_soon_threadsafe(refused, each)):
-                        await ended.wait()
-                    if not json:
-                        say("The coordinator is shutting down; a second signal ends it at once.")
-        finally:
-            stop_logging()
+        with (
+            handshakes_watched(whole=ASKED) as watch,
+            _logging_to(layout.log),
+            _until_signal() as ended,
+        ):
+            async with coordinate(layout, os.getpid(), watch=watch) as coordinator:
+                _introduce(layout, coordinator, json=json)
+                await ended.wait()
+                if not json:
+                    say("The coordinator is shutting down; a second signal ends it at once.")
 
 
 @contextmanager
@@ -149,9 +148,13 @@ def allow_files(limits: Limits) -> None:
         )
 
 
-def _grpc_is_debugged() -> bool:
-    """Says whether the operator asked to see what gRPC says."""
-    return os.environ.get("GRPC_VERBOSITY") == "DEBUG"
+@contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    log_to(path)
+    try:
+        yield
+    finally:
+        stop_logging()
 
 
 def _introduce(layout: Layout, coordinator: Coordinator, *, json: bool) -> None:

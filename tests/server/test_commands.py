@@ -151,6 +151,18 @@ def test_status_of_a_running_coordinator(fedsec: Fedsec, server: Path) -> None:
     assert "running since" in human.out
 
 
+@pytest.mark.parametrize("option", ["--dir", "--credentials"])
+def test_status_is_asked_of_one_coordinator(
+    fedsec: Fedsec, server: Path, option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = fedsec("server", "status", server, option, "elsewhere")
+    assert both.code == 2
+    assert "give only one of DIR, --dir and --credentials" in both.err
+    for variable in ("FEDSEC_SERVER_DIR", "FEDSEC_CREDENTIALS"):  # less than what is typed
+        monkeypatch.setenv(variable, "elsewhere")
+    assert fedsec("server", "status", server, "--json").code == 0
+
+
 def test_status_of_one_that_does_not_run(fedsec: Fedsec, tmp_path: Path) -> None:
     layout = make_place(tmp_path).layout
     result = fedsec("server", "status", "--dir", layout.directory)

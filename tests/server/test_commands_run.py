@@ -16,6 +16,7 @@ from fedsec.plan import FederationPlan
 from fedsec.wire.generated import admin_pb2 as pb
 from fedsec_server.commands.reach import Reach
 from fedsec_server.commands.run import warn_of_few
+from fedsec_server.layout import NotRunningError
 from fedsec_server.state.store import Store
 from fedsec_server.state.values import RunState
 from tests.server.commandrig import MAIN, POINTS, Fedsec, on_terminal
@@ -175,6 +176,34 @@ def test_it_is_told_when_a_run_will_wait_for_nodes(
     assert told in said.err
     assert bool(said.err) == bool(told)
     assert said.out == ""
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "out"),
+    [((), 0, "Run 7 is submitted.\nWatch it: fedsec run watch 7\n"),
+     (("--json",), 0, '{\n  "run_id": 7\n}\n'), (("--json", "--watch"), 2, '{"run_id": 7}\n')],
+)  # fmt: skip
+def test_a_submitted_run_is_told_whatever_comes_after_it(
+    fedsec: Fedsec, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...], code: int, out: str
+) -> None:
+    class Way:
+        """A coordinator that goes away once it has the run."""
+
+        layout = None
+
+        def ask(self, method: str, *_kinds: object) -> pb.SubmitRunReply:
+            if method == "SubmitRun":
+                return pb.SubmitRunReply(run_id=7)
+            raise NotRunningError("it went\x1b[2J away")
+
+        def stream(self, *_: object) -> object:
+            raise NotRunningError("it went away")
+
+    monkeypatch.setattr("fedsec_server.commands.run.reach", lambda *_: Way())
+    Path("plan.toml").write_text('schema = 1\nname = "x"\n[app]\nname = "tiny"\n')
+    result = fedsec("run", "submit", "plan.toml", *more)
+    assert (result.code, result.out) == (code, out)
+    assert "could not be asked: it went\\x1b[2J away\n" in result.err
 
 
 @pytest.mark.slow

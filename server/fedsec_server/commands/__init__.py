@@ -4,7 +4,6 @@ This module is imported at every start of `fedsec`, so it imports nothing of our
 is imported when somebody asks for that group.
 """
 
-import os
 import sys
 from importlib import import_module
 
@@ -42,8 +41,8 @@ def fill_server(group: typer.Typer) -> None:
     """Adds the commands of `fedsec server`; in `fedsec server start` gRPC may speak.
 
     For other commands gRPC is kept quiet. On the coordinator its line on stderr is all that tells
-    why TLS refused somebody: `handshakes` reads it there. gRPC reads this at its import.
+    why TLS refused somebody: `handshakes` reads it there.
     """
-    if "start" in sys.argv and os.environ.get("GRPC_VERBOSITY") != "DEBUG":
-        os.environ["GRPC_VERBOSITY"] = "INFO"
+    if "start" in sys.argv:
+        import_module("fedsec_server.grpc_words").let_speak()
     import_module(f"{_HERE}.server").fill(group)

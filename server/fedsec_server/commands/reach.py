@@ -146,7 +146,7 @@ def reach(directory: Path | None, credentials: Path | None) -> Reach:
             directory or file.
     """
     chosen = {"directory": directory is not None, "credentials": credentials is not None}
-    written = {name for name in chosen if chosen[name] and _on_command_line(name)}
+    written = {name for name in chosen if chosen[name] and on_command_line(name)}
     if len(written) == len(chosen):
         raise ConfigError("give either --dir or --credentials, not both")
     if credentials is not None and (directory is None or "credentials" in written):
@@ -156,7 +156,8 @@ def reach(directory: Path | None, credentials: Path | None) -> Reach:
     return Reach(lambda: local_credentials(layout, now=datetime.now(UTC)), layout)
 
 
-def _on_command_line(name: str) -> bool:
+def on_command_line(name: str) -> bool:
+    """Says whether a parameter of the command was typed; else it is of the environment, or not."""
     context = click.get_current_context(silent=True)
     return context is not None and (
         context.get_parameter_source(name) is ParameterSource.COMMANDLINE

@@ -22,7 +22,7 @@ from fedsec.console import (
     table,
     warn,
 )
-from fedsec.errors import ConfigError
+from fedsec.errors import ConfigError, FedsecError
 from fedsec.files import read_public
 from fedsec.plan import FederationPlan
 from fedsec.wire.generated import admin_pb2 as pb
@@ -44,6 +44,8 @@ _SUBMIT = """\b
 Example:
   fedsec plan example > plan.toml
   fedsec run submit plan.toml --watch
+
+With --json and --watch, one object per line: {"run_id": ...}, then as `fedsec run watch --json`.
 """
 _WATCH = """\b
 Example:
@@ -85,9 +87,9 @@ def submit(
     parsed = FederationPlan.parse(text, str(plan))  # all its errors, before anybody is bothered
     way = reach(directory, credentials)
     reply = way.ask("SubmitRun", pb.SubmitRunRequest(plan=text), pb.SubmitRunReply)
-    if json and not wait:
-        emit_json({"run_id": reply.run_id})
-    elif not json:
+    if json:
+        emit_json({"run_id": reply.run_id}, one_line=wait)
+    else:
         say(f"Run {reply.run_id} is submitted.")
     warn_of_few(way, parsed)
     if wait:
@@ -97,8 +99,15 @@ def submit(
 
 
 def warn_of_few(way: Reach, plan: FederationPlan) -> None:
-    """Says so where the run will have to wait for nodes, or wait in vain."""
-    status = way.ask("Status", pb.StatusRequest(), pb.StatusReply)
+    """Says so where the run will have to wait for nodes, or wait in vain.
+
+    It is a courtesy: the run is submitted, whether this can be found out or not.
+    """
+    try:
+        status = way.ask("Status", pb.StatusRequest(), pb.StatusReply)
+    except (FedsecError, OSError) as error:
+        warn(f"How many nodes are connected could not be asked: {safe(error)}")
+        return
     needed, enrolled = plan.nodes.min_available, status.nodes_enrolled
     if status.nodes_connected >= needed:
         return

@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from fedsec.console import Json, emit_json, format_time, safe, say, show
+from fedsec.errors import ConfigError
 from fedsec.wire.generated import admin_pb2 as pb
-from fedsec_server.commands.reach import CredentialsFile, Directory, reach
+from fedsec_server.commands.reach import CredentialsFile, Directory, on_command_line, reach
 from fedsec_server.commands.shape import as_mapping, authority_facts, facts, moment
 from fedsec_server.layout import NotRunningError
 
@@ -39,6 +40,8 @@ def status(
     json: Json = False,
 ) -> None:
     """Say whether the coordinator runs, and what it has to do."""
+    if place is not None and any(on_command_line(each) for each in ("directory", "credentials")):
+        raise ConfigError("give only one of DIR, --dir and --credentials")
     try:
         reply = reach(place or directory, credentials).ask(
             "Status", pb.StatusRequest(), pb.StatusReply
