@@ -63,6 +63,15 @@ class Mechanism(Protocol):
         """Returns the release of `rows` (m, d), m of the units, the noise drawn from `source`."""
         ...
 
+    def sensitivity(self, survivors: int, clip: float) -> float:
+        """Returns the most that one unit can change, in L2, as stated: the claim counts with it.
+
+        Args:
+            survivors: How many rows are there.
+            clip: Largest L2 norm of a row that it is said to let through.
+        """
+        ...
+
     def changes(
         self, survivors: int, size: int, clip: float, rng: np.random.Generator
     ) -> Iterator[tuple[float, str]]:
@@ -119,6 +128,10 @@ class Planned(ABC):
 
     @abstractmethod
     def release(self, rows: Matrix, source: Keystream) -> Vector:
+        """See `Mechanism`."""
+
+    @abstractmethod
+    def sensitivity(self, survivors: int, clip: float) -> float:
         """See `Mechanism`."""
 
     def changes(

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from fedsec.flower.audited import SAME, Planned, distance, without_figures
 from fedsec.flower.collection import Attempt, Collected
 from fedsec.flower.combination import Combination
-from fedsec.flower.private import Central, row_norms, rows_of, rule_of
+from fedsec.flower.private import Central, central_sensitivity, row_norms, rows_of, rule_of
 from fedsec.flower.publishing import Publish
 from fedsec.flower.robust import CENTRE
 from fedsec.flower.strategy import Matrix
 from fedsec.plan import FederationPlan
 from fedsec.plan.figures import figures_noise
-from fedsec.plan.privacy import clip_noise, population
+from fedsec.plan.privacy import clip_noise, drawn_in_secret, expected, population
 from fedsec.plan.visibility import fewest_in_a_sum, group_size
 from fedsec.privacy.clipping import clip_factors
 from fedsec.privacy.keystream import Keystream
@@ -29,6 +29,9 @@ from fedsec.secagg.groups import group_sizes
 from fedsec.vectors import Vector
 
 Doubles: TypeAlias = NDArray[np.float64]
+
+HALF = 0.5
+"""By which an update changes the count of short ones, when it becomes zero."""
 
 Combine: TypeAlias = Callable[[FederationPlan, Publish, Keystream], Combination]
 
@@ -73,6 +76,11 @@ class CentralMechanism(Planned):
         *_, last = group_sizes(self.units, size)
         short = self.units - last + few
         return tuple(sorted({few, max(few, self.units // 2), short, self.units}))
+
+    def sensitivity(self, survivors: int, clip: float) -> float:
+        """See `Mechanism`: whoever answers, as absent rows are zero."""
+        del survivors
+        return central_sensitivity(self.plan, clip)
 
     def release(self, rows: Matrix, source: Keystream) -> Vector:
         """See `Mechanism`."""
@@ -159,6 +167,10 @@ class CentralFigures(Planned):
         """See `Mechanism`."""
         return figures_noise(self.privacy)
 
+    def sensitivity(self, survivors: int, clip: float) -> float:
+        """See `Mechanism`: `clip` is the largest norm of a node's figures."""
+        return clip / (expected(self.plan) if drawn_in_secret(self.plan) else survivors)
+
     def release(self, rows: Matrix, source: Keystream) -> Vector:
         """See `Mechanism`: of encoded figures (m, k), on updates of one entry."""
         given = np.hstack((np.zeros((len(rows), 1), np.float32), rows))
@@ -185,6 +197,11 @@ class ClipCount(Planned):
     def multiplier(self) -> float:
         """See `Mechanism`: an update counts for a half, or against it."""
         return 2 * clip_noise(self.plan)
+
+    def sensitivity(self, survivors: int, clip: float) -> float:
+        """See `Mechanism`: a half, as an update counts for it or against it."""
+        del survivors, clip
+        return HALF
 
     def release(self, rows: Matrix, source: Keystream) -> Vector:
         """See `Mechanism`: of updates (m, d), one number."""

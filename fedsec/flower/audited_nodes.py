@@ -45,6 +45,11 @@ class LocalMechanism(Planned):
         """See `Mechanism`."""
         return (1,)
 
+    def sensitivity(self, survivors: int, clip: float) -> float:
+        """See `Mechanism`: another update, or other figures, are as far off as they can be."""
+        del survivors
+        return 2 * clip
+
     def release(self, rows: Matrix, source: Keystream) -> Vector:
         """See `Mechanism`."""
         (row,) = without_figures(rows[:1], self.privacy)
@@ -91,6 +96,11 @@ class DistributedMechanism(Planned):
     def survivors(self) -> tuple[int, ...]:
         """See `Mechanism`: the fewest honest shares, and all."""
         return tuple(sorted({honest(self.plan), self.units}))
+
+    def sensitivity(self, survivors: int, clip: float) -> float:
+        """See `Mechanism`: of a mean over all units, whoever is there."""
+        del survivors
+        return clip / self.units
 
     def release(self, rows: Matrix, source: Keystream) -> Vector:
         """See `Mechanism`."""
@@ -171,6 +181,11 @@ class ExampleMechanism(Planned):
     def price(self) -> Price:
         """See `Mechanism`: of one step in which every example takes part."""
         return Price(Gaussian(self.multiplier))
+
+    def sensitivity(self, survivors: int, clip: float) -> float:
+        """See `Mechanism`: of a mean over all units, whoever is there."""
+        del survivors
+        return clip / self.units
 
     def release(self, rows: Matrix, source: Keystream) -> Vector:
         """See `Mechanism`."""

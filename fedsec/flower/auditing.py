@@ -138,6 +138,7 @@ class Measured:
         survivors: Units that were there.
         std: Of the noise per entry, as measured.
         change: The most that moving one unit changed, in L2.
+        sensitivity: The most that it can, as stated: the claim counts with it.
         worst: In which set of rows.
         claimed: The multiplier: `std` over `change`, at least.
         p: How likely noise so small is under the claim; less than `LEVEL` fails.
@@ -147,6 +148,7 @@ class Measured:
     survivors: int
     std: float
     change: float
+    sensitivity: float
     worst: str
     claimed: float
     p: float
@@ -159,8 +161,11 @@ class Measured:
 
     @property
     def reach(self) -> float:
-        """The change over the most that the claim counts with, as measured; at most about 1."""
-        return self.claimed * self.change / self.std if self.std > 0 else float("inf")
+        """The change over the sensitivity as stated, whatever the noise is; about 1 at most.
+
+        Noise that is smaller than stated by this factor or less would pass.
+        """
+        return self.change / self.sensitivity
 
     @property
     def passed(self) -> bool:
@@ -215,7 +220,9 @@ def measure(
         claimed = mechanism.multiplier
         p = noise_p(noise, claimed * change) if change > 0 else 1.0
         std = float(np.sqrt(np.mean(noise**2)))
-        found.append(Measured(survivors, std, change, worst, claimed, p, shape_p(noise)))
+        stated = mechanism.sensitivity(survivors, clip)
+        shape = shape_p(noise)
+        found.append(Measured(survivors, std, change, stated, worst, claimed, p, shape))
     return found
 
 

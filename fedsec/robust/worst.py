@@ -55,8 +55,11 @@ def buckets(pipeline: Pipeline, n: int, rng: np.random.Generator) -> Doubles:
 def extremes(matrix: Doubles, pipeline: Pipeline, clip: float) -> Iterator[Extreme]:
     """Yields inputs that move the pipeline's result the most when one row changes.
 
-    They reach the bounds of means, trimmed means, medians over buckets, and of centred clipping
-    with a radius of less than the clip. Of wider ones in several steps they reach 1 / steps.
+    Where all rows are there they reach the bounds of means, trimmed means and medians, also over
+    buckets, clipped or not, and of centred clipping with a radius of less than half of what a row
+    moves. In several steps they reach 0.8 to 1 of it with a radius up to that, or behind buckets,
+    and 1 / steps with a wider one. Of buckets of buckets they reach what those that were drawn
+    allow: half, e.g., where the smallest of the first are not in the smallest of the second.
 
     Args:
         matrix: What each row that the rule sees takes from each row that is there (m, n), >= 0;
@@ -78,6 +81,26 @@ def extremes(matrix: Doubles, pipeline: Pipeline, clip: float) -> Iterator[Extre
         for start in _starts(pipeline, clip, float(matrix[mine, row])):
             begins = f", from {start:.2g} clips" if start else ""
             yield Extreme(f"camps, {name}{begins}", values, int(row), start)
+        against = _against(matrix[mine], int(row))
+        if against.any():
+            yield Extreme(f"camps, {name}, against its own", values + against, int(row))
+
+
+def _against(mixed: Doubles, row: int) -> Doubles:
+    """Returns what rows mixed with one hold against it (n,): half of it, so that it turns the sign.
+
+    With it the mixed row is as long as without it, and opposite; where that is clipped, by the rule
+    or before, both ends are reached.
+
+    Args:
+        mixed: What the mixed row takes from each row (n,).
+        row: Index of the one; its value is 1.
+    """
+    others = mixed.copy()
+    others[row] = 0.0
+    total = float(others.sum())
+    share = min(1.0, float(mixed[row]) / 2 / total) if total > 0 else 0.0
+    return np.where(others > 0, -share, 0.0)
 
 
 def _starts(pipeline: Pipeline, clip: float, share: float) -> tuple[float, ...]:

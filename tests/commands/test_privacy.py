@@ -200,8 +200,8 @@ before = [{ name = "bucketing", size = 2 }]
 """
 
 
-def audit(tmp_path: Path, *options: str) -> int:
-    path = written(tmp_path, AUDITED)
+def audit(tmp_path: Path, *options: str, of: str = AUDITED) -> int:
+    path = written(tmp_path, of)
     return fedsec(
         [
             "privacy",
@@ -230,7 +230,18 @@ def test_an_audit_measures_every_part_of_a_round(
     assert audit(tmp_path) == 0
     text = capsys.readouterr().out
     assert "Nothing was found." in text
-    assert "ot measured" not in text
+    assert "Measured in part" not in text
+
+
+def test_an_audit_says_what_it_measured_in_part(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By a third: a step of wide clipping of as many as the bound counts."""
+    options = 'rule = "centered-clipping"\noptions = { radius = 5.0, iterations = 3 }\n'
+    wide = AUDITED.replace('rule = "median"\n', options).partition("before")[0]
+    assert audit(tmp_path, of=wide) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Measured in part, updates: the rows that were found move them by 33% of" in text
 
 
 def test_an_audit_of_half_the_noise_fails(

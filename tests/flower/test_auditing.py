@@ -104,6 +104,9 @@ RULES: dict[str, str] = {
     "trimmed mean": TRIMMED,
     "median over buckets": BUCKETS,
     "trimmed mean over buckets": BUCKETS.replace('"median"', '"trimmed-mean"').replace("4", "2"),
+    "median over clipped buckets": BUCKETS.replace(
+        "size = 4 }", 'size = 2 }, { name = "clip", norm = 0.05 }'
+    ),
     "clipping that starts again": AGAIN,
     "the same, over buckets": AGAIN + 'before = [{ name = "bucketing", size = 2 }]\n',
     "the same, clipped first": AGAIN + 'before = [{ name = "clip", norm = 0.3 }]\n',
@@ -119,6 +122,16 @@ def test_its_rows_reach_what_the_noise_under_a_rule_is_for_and_half_of_it_is_too
     assert 0.9 < found[-1].reach < 1.1
     halved = measure_of(broken(HalfOfTheNoise, RULES[name]))
     assert not halved[-1].passed
+
+
+def test_rows_that_reach_a_part_are_said_to_whatever_the_noise_is() -> None:
+    """A step of wide clipping moves as far as the mean, the bound is three of them."""
+    wide = AGAIN.replace("0.1", "5.0")
+    honest = measure_of(CentralMechanism(plan(more=wide)))
+    halved = measure_of(broken(HalfOfTheNoise, wide))
+    assert [each.reach for each in honest] == pytest.approx([1 / 3] * 3, rel=0.01)
+    assert [each.reach for each in halved] == pytest.approx([1 / 3] * 3, rel=0.01)
+    assert all(each.passed for each in halved)  # which is why it is said
 
 
 def test_groups_behind_a_rule_are_reached_too() -> None:

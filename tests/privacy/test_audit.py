@@ -7,6 +7,7 @@ from scipy import stats
 from fedsec.errors import ConfigError
 from fedsec.privacy.accounting import spent
 from fedsec.privacy.audit import (
+    FEW,
     LEVEL,
     MIN_SIZE,
     directions,
@@ -29,12 +30,13 @@ def normal(seed: int, size: int = MIN_SIZE) -> np.typing.NDArray[np.float64]:
     return np.random.default_rng(seed).standard_normal(size)
 
 
-def test_noise_as_claimed_passes_and_a_tenth_less_does_not() -> None:
-    """The stated power: at the stated level, 10 % less is rejected 999 times of 1,000."""
-    assert min(noise_p(normal(seed), 1.0) for seed in range(300)) > LEVEL
-    assert all(noise_p(0.9 * normal(seed), 1.0) < LEVEL for seed in range(300))
-    threshold = stats.chi2.ppf(LEVEL, MIN_SIZE)
-    assert stats.chi2.cdf(threshold / 0.81, MIN_SIZE) > 0.999
+@pytest.mark.parametrize(("size", "less"), [(MIN_SIZE, 0.9), (FEW, 0.85)])
+def test_noise_as_claimed_passes_and_less_than_stated_does_not(size: int, less: float) -> None:
+    """The stated power: at the stated level, so much less is rejected 999 times of 1,000."""
+    assert min(noise_p(normal(seed, size), 1.0) for seed in range(300)) > LEVEL
+    assert all(noise_p(less * normal(seed, size), 1.0) < LEVEL for seed in range(300))
+    threshold = stats.chi2.ppf(LEVEL, size)
+    assert stats.chi2.cdf(threshold / less**2, size) > 0.999
 
 
 def test_more_noise_than_claimed_is_no_fault() -> None:

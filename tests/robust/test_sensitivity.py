@@ -47,6 +47,8 @@ PRICED: dict[str, tuple[Pipeline, int]] = {
         Pipeline(CenteredClipping(1, radius=0.4, iterations=3), (Bucketing(2),)),
         12,
     ),
+    "trimmed mean of clipped buckets": (Pipeline(TrimmedMean(1), (Bucketing(2), Clip(0.1))), 12),
+    "median of clipped buckets": (Pipeline(Median(), (Bucketing(2), Clip(0.1))), 12),
     "clipped mean": (Pipeline(Mean(), (Clip(0.5),)), 11),
 }
 ROOMY = {"centred clipping of buckets": 0.8}
