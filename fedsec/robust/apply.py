@@ -269,7 +269,9 @@ def _reducer(work: Work) -> coordinates.Reducer:
     match rule:
         case TrimmedMean() if shares is not None:
             trim = _heaviest(shares, f)
-            return lambda block, _: coordinates.weighted_trimmed_mean(block, shares, trim)
+            return lambda block, scratch: coordinates.weighted_trimmed_mean(
+                block, shares, trim, scratch
+            )
         case TrimmedMean():
             return lambda block, scratch: coordinates.trimmed_mean(block, f, scratch)
         case Meamed() | Bulyan():

@@ -72,22 +72,25 @@ def _near_median(ranked: Sequence[Block], keep: int) -> Block:
     return _mean(window)
 
 
-def weighted_trimmed_mean(block: Block, shares: Doubles, trim: float) -> Block:
+def weighted_trimmed_mean(block: Block, shares: Doubles, trim: float, scratch: Scratch) -> Block:
     """Returns the weighted mean of each column without the share `trim` at either end.
 
     Args:
         block: (n, width).
         shares: Of each row (n,), summing to 1.
         trim: Share left out at either end, in [0, 0.5).
+        scratch: Of this thread.
     """
-    order = np.argsort(block, axis=0, kind="stable")
-    ranked = np.take_along_axis(block, order, axis=0)
-    upto = np.cumsum(shares[order], axis=0)
-    before = upto - shares[order]
-    kept = np.minimum(upto, 1 - trim) - np.maximum(before, trim)
-    kept = np.where(kept > 1e-12, kept, 0.0)  # noqa: PLR2004 - rounding of the cumulated shares
-    result: Block = (kept * ranked).sum(axis=0) / kept.sum(axis=0)
-    return result.astype(block.dtype, copy=False)
+    out: Block = scratch.take("middle", block.shape[1:], block.dtype)
+    for columns, values in _turned(block, scratch):
+        order = values.argsort(axis=1)  # of equal values it does not matter which is left out
+        kept = shares[order]
+        upto = kept.cumsum(axis=1)
+        kept = np.minimum(upto, 1 - trim) - np.maximum(upto - kept, trim)
+        kept[kept <= 1e-12] = 0.0  # noqa: PLR2004 - rounding of the cumulated shares
+        ranked = np.take_along_axis(values, order, axis=1)
+        out[columns] = np.vecdot(kept, ranked) / kept.sum(axis=1)
+    return out
 
 
 def _mean(values: Sequence[NDArray[Any]]) -> Block:
@@ -112,7 +115,14 @@ def _middle_mean(block: Block, f: int, scratch: Scratch) -> Block:
 
 
 def _sorted(block: Block, scratch: Scratch) -> Iterator[tuple[slice, Block]]:
-    """Yields some columns at a time, each sorted, as rows (width, n), where numpy sorts fast.
+    """Yields some columns at a time, each sorted, as rows (width, n), where numpy sorts fast."""
+    for columns, turned in _turned(block, scratch):
+        turned.sort(axis=1)
+        yield columns, turned
+
+
+def _turned(block: Block, scratch: Scratch) -> Iterator[tuple[slice, Block]]:
+    """Yields some columns at a time as rows (width, n), in memory that the next ones reuse.
 
     They are copied before they are turned: rows of the input may lie a power of two apart, and
     then all of a column competes for few places in the cache.
@@ -124,7 +134,6 @@ def _sorted(block: Block, scratch: Scratch) -> Iterator[tuple[slice, Block]]:
         np.copyto(near, block[:, columns])
         turned = scratch.take("turned", near.shape[::-1], block.dtype)
         np.copyto(turned, near.T)
-        turned.sort(axis=1)
         yield columns, turned
 
 
