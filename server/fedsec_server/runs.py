@@ -87,7 +87,7 @@ class RunManager:
             elif run.state is RunState.PENDING:
                 self._queue.append(run)
         try:
-            await asyncio.to_thread(self._spent)
+            await asyncio.to_thread(self._check_spent)
         except FedsecError as error:
             _LOG.warning("%s", error)
         self._start_queued()
@@ -109,8 +109,7 @@ class RunManager:
         self._app(plan)
         self._root_data(plan)
         await asyncio.to_thread(self._roster, plan)
-        if charges_here(plan):
-            await asyncio.to_thread(self._spent)
+        await asyncio.to_thread(self._check_spent, plan_toml)
         if self._closing:
             raise StateError("the coordinator is shutting down; submit the plan when it is back")
         if len(self._queue) >= _MAX_QUEUED:
@@ -194,9 +193,10 @@ class RunManager:
             return None
         return required(self._layout, now=datetime.fromtimestamp(self._clock(), UTC))
 
-    def _spent(self) -> None:
-        """Refuses a ledger that has forgotten; see `check_spent`."""
-        check_spent(self._layout.ledger, self._store.runs())
+    def _check_spent(self, plan: str | None = None) -> None:
+        """Refuses a ledger that has forgotten, for a plan that is charged there or None."""
+        if plan is None or charges_here(plan):
+            check_spent(self._layout.ledger, self._store.runs())
 
     def _root_data(self, plan: FederationPlan) -> str:
         """Returns the table of the data that the plan's rule trusts, as JSON; "" where none."""
@@ -250,15 +250,13 @@ class RunManager:
             except FedsecError as error:  # the app was uninstalled while the run was queued
                 self._write_end(run.run_id, Outcome(RunState.FAILED, str(error)))
                 continue
-            task = asyncio.create_task(self._run(run.run_id, runner))
+            task = asyncio.create_task(self._run(run, runner))
             self._active[run.run_id] = runner, task
 
     def _runner(self, run: RunRecord) -> Runner:
         plan = FederationPlan.parse(run.plan)
         app_directory, app = self._app(plan)
         roster = self._roster(plan)
-        if charges_here(plan):
-            self._spent()
         keys = roster.roster.keys if roster else {}
         budget = self._settings.privacy
         start = RunStart(
@@ -285,9 +283,10 @@ class RunManager:
             patience=self._patience,
         )
 
-    async def _run(self, run_id: int, runner: Runner) -> None:
+    async def _run(self, run: RunRecord, runner: Runner) -> None:
+        run_id = run.run_id
         try:
-            outcome = await runner.run()
+            outcome = await self._unpaid(run) or await runner.run()
         except asyncio.CancelledError:
             self._write_end(run_id, Outcome(RunState.STOPPED, _SHUT_DOWN))
             raise
@@ -299,6 +298,14 @@ class RunManager:
         await self._end(run_id, outcome)
         del self._active[run_id]
         self._start_queued()
+
+    async def _unpaid(self, run: RunRecord) -> Outcome | None:
+        """Returns how a run ends at once, whose ledger has forgotten what was spent."""
+        try:
+            await asyncio.to_thread(self._check_spent, run.plan)
+        except FedsecError as error:
+            return Outcome(RunState.FAILED, str(error))
+        return None
 
     def _on_ready(self, run_id: int) -> None:
         self._set_state(run_id, Outcome(RunState.RUNNING))

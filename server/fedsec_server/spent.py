@@ -7,22 +7,26 @@ this does not see: database and ledger put back together.
 """
 
 import math
+import tomllib
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
 from fedsec.errors import StateError
 from fedsec.ledgerfile import LedgerFile
-from fedsec.plan import FederationPlan
 from fedsec_server.state.values import RunRecord
 
 _SHOWN = 3  # runs that are named
 
 
-def charges_here(plan: FederationPlan) -> bool:
-    """Says whether the coordinator charges what a plan releases; else nobody does, or the nodes."""
-    privacy = plan.privacy
-    return plan.built_in and privacy is not None and privacy.model != "example"
+def charges_here(plan: str) -> bool:
+    """Says whether the coordinator charges what a plan releases; else nobody does, or the nodes.
+
+    Args:
+        plan: Its text, which was in order when it was submitted, maybe to an older version.
+    """
+    privacy = tomllib.loads(plan).get("privacy")
+    return isinstance(privacy, dict) and privacy.get("model") != "example"
 
 
 def check_spent(path: Path, runs: Iterable[RunRecord]) -> None:
@@ -36,19 +40,19 @@ def check_spent(path: Path, runs: Iterable[RunRecord]) -> None:
         StateError: It lacks some, or is damaged; says of which runs, and what to do.
         ConfigError: It cannot be read.
     """
-    private = [run for run in runs if run.round and "privacy" in run.plan]
+    private = [run for run in runs if run.round and charges_here(run.plan)]
     paid = _rounds_paid(path) if private else {}
     lacking = [
         f"run {run.run_id} ({run.round} rounds, charges for {paid.get(str(run.run_id), 0)})"
         for run in private
-        if paid.get(str(run.run_id), 0) < run.round and charges_here(FederationPlan.parse(run.plan))
+        if paid.get(str(run.run_id), 0) < run.round
     ]
     if lacking:
         more = f", and {len(lacking) - _SHOWN} runs more" if len(lacking) > _SHOWN else ""
         raise StateError(
             f"{path} has forgotten what was spent: {', '.join(lacking[:_SHOWN])}{more}. It is not "
-            "the newest ledger of this coordinator: put that one back. Until then no plan with "
-            "[privacy] is run, for its budget may be spent already"
+            "the newest ledger of this coordinator: put that one back. Until then no plan that "
+            "spends from it is run, for its budget may be spent already"
         )
 
 

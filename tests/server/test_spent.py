@@ -12,7 +12,7 @@ from fedsec.plan import FederationPlan
 from fedsec.plan.terms import terms
 from fedsec_server.spent import check_spent
 from fedsec_server.state.store import Store
-from fedsec_server.state.values import RunRecord
+from fedsec_server.state.values import RunRecord, RunState
 from tests.server.runrig import ANN, coordinator
 from tests.wire.gated import run
 
@@ -97,6 +97,21 @@ def test_what_is_charged_as_a_whole_or_by_the_nodes_is_not_missed(
     check_spent(path, [promised])
 
 
+def test_no_spelling_of_a_plan_hides_what_it_spent(tmp_path: Path, store: Store) -> None:
+    hidden = completed(store, 7, PLAN.replace("[privacy]", r'["pr\u0069vacy"]'))
+    with pytest.raises(StateError, match="has forgotten what was spent"):
+        check_spent(tmp_path / "privacy.ledger", [hidden])
+
+
+def test_a_plan_that_an_older_version_took_is_in_nobody_s_way(tmp_path: Path, store: Store) -> None:
+    made = completed(store, 7)
+    charge(tmp_path / "privacy.ledger", made, 7)
+    example = replace(completed(store, 20), plan=PLAN.replace('"central"', '"example"\nold = 1'))
+    check_spent(
+        tmp_path / "privacy.ledger", [made, replace(made, plan=f"{PLAN}old = 1\n"), example]
+    )
+
+
 def test_many_runs_are_counted(tmp_path: Path, store: Store) -> None:
     runs = [completed(store, 1) for _ in range(5)]
     with pytest.raises(StateError, match=r"and 2 runs more\. It"):
@@ -112,7 +127,10 @@ def test_no_private_plan_is_run_with_it_and_any_other_is(
             with pytest.raises(StateError, match="has forgotten what was spent"):
                 await rig.runs.submit(PLAN, ANN)
             await rig.runs.submit(PLAN.partition("[privacy]")[0], ANN)
+            waiting = completed(rig.store, 0)
             await rig.runs.start()  # as a coordinator that is started finds it
             assert "has forgotten what was spent" in caplog.text
+            ended = await rig.until(waiting.run_id, RunState.FAILED)
+            assert "has forgotten what was spent" in ended.reason
 
     run(main(), 60)
