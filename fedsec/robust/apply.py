@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from fedsec.errors import ConfigError
 from fedsec.robust import coordinates, weighing
 from fedsec.robust.aggregate import Aggregate, Doubles
-from fedsec.robust.blocks import Block, Scratch
+from fedsec.robust.blocks import Block, Rows, Scratch
 from fedsec.robust.combine import Combined, combine, weighted_sum
 from fedsec.robust.coordinate_rules import Meamed, Mean, Median, TrimmedMean
 from fedsec.robust.distance_rules import (
@@ -72,6 +72,11 @@ class Work:
     def left(self, byzantine: Faults) -> int:
         """Returns how many of `byzantine` may still be among the usable rows."""
         return max(0, count_byzantine(byzantine, self.n) - self.dropped)
+
+    @property
+    def measured(self) -> Rows:
+        """The rows that the mixture is a mixture of."""
+        return self.found.rows if self.mixture.formed is None else self.mixture.formed
 
     def ordered(self, values: Block) -> Block:
         """Returns what is known of the usable rows (n, ...), in `order`."""
@@ -154,7 +159,7 @@ def _by_reference(work: Work) -> Weighing | None:
 
 def _reference(work: Work, reference: Row) -> tuple[Doubles, float]:
     """Returns the reference's products with the mixed rows, and its squared norm."""
-    dots = products_with(work.found.rows, reference, work.threads)
+    dots = products_with(work.measured, reference, work.threads)
     long = reference.astype(np.float64)
     return work.mixture.mixed(work.ordered(dots)), float(np.dot(long, long))
 
@@ -182,7 +187,7 @@ def _to_reference(work: Work, reference: Row, start: tuple[Doubles, float] | Non
 
 def _samples(work: Work, rule: Dnc) -> list[Doubles]:
     """Returns the sampled columns of the mixed rows, one (m, sample) for each iteration."""
-    rows = work.found.rows
+    rows = work.measured
     samples = []
     for _ in range(rule.iterations):
         if rule.sample >= rows.size:
@@ -200,7 +205,8 @@ def _by_weight(work: Work, made: Weighing) -> Aggregate:
     rows, matrix, reference = work.found.rows, work.mixture.matrix, work.reference
     weights = work.as_they_came(made.weights if matrix is None else made.weights @ matrix)
     scores = _scores(work, made.scores)
-    if not work.diagnose and (reference is None or not made.start):
+    precise = work.mixture.formed is not None
+    if not (work.diagnose or precise) and (reference is None or not made.start):
         combined = Combined(weighted_sum(rows, weights, work.threads), None, 0.0)
         return report(work.found, work.excluded, work.n, combined, weights=weights, scores=scores)
 
@@ -211,7 +217,7 @@ def _by_weight(work: Work, made: Weighing) -> Aggregate:
             out += (made.start * reference[columns]).astype(out.dtype)
         return out
 
-    combined = combine(rows, former, threads=work.threads, diagnose=work.diagnose)
+    combined = combine(rows, former, threads=work.threads, diagnose=work.diagnose, precise=precise)
     return report(work.found, work.excluded, work.n, combined, weights=weights, scores=scores)
 
 
@@ -238,7 +244,13 @@ def _by_coordinate(work: Work) -> Aggregate:
             block = np.matmul(factors, work.ordered(block) if turns else block, out=mixed)
         return reduce(block if places is None else block[places], scratch)
 
-    combined = combine(rows, former, threads=work.threads, diagnose=work.diagnose)
+    combined = combine(
+        rows,
+        former,
+        threads=work.threads,
+        diagnose=work.diagnose,
+        precise=work.mixture.formed is not None,
+    )
     return report(work.found, work.excluded, work.n, combined, weights=None, scores=scores)
 
 

@@ -47,6 +47,8 @@ class Rows:
         zeroed: Which of the n are read as zeros (n,); None: none is.
         size: d.
         dtype: Of what comes back to the caller.
+        factors: What each of m rows takes from those that are read (m, n): they are formed block by
+            block, in float64, and nobody sees the n. None: the n rows themselves.
     """
 
     source: Updates
@@ -54,24 +56,31 @@ class Rows:
     zeroed: NDArray[np.bool_] | None
     size: int
     dtype: np.dtype[Any]
+    factors: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
-        return len(self.used)
+        return len(self.used if self.factors is None else self.factors)
 
     @property
     def working(self) -> np.dtype[Any]:
-        """In which dtype blocks come: float64 for float64, else float32."""
-        return _DOUBLE if self.dtype == _DOUBLE else _SINGLE
+        """In which dtype blocks come: float64 for float64 and for what is formed, else float32."""
+        return _DOUBLE if self.dtype == _DOUBLE or self.factors is not None else _SINGLE
 
     @property
     def bare(self) -> bool:
         """Whether blocks are views of one matrix, not copies."""
         if not (isinstance(self.source, np.ndarray) and self.source.dtype == self.working):
             return False
+        if self.factors is not None:
+            return False
         return len(self.used) == len(self.source) and self.zeroed is None
 
     def block(self, columns: slice) -> Block:
         """Returns the columns (n, width); do not write to it."""
+        if self.factors is not None:
+            read = replace(self, factors=None).block(columns)
+            formed: Block = self.factors @ read.astype(_DOUBLE, copy=False)
+            return formed
         if isinstance(self.source, np.ndarray):
             whole = len(self.used) == len(self.source)
             found = self.source[:, columns] if whole else self.source[self.used, columns]
@@ -88,13 +97,19 @@ class Rows:
 
     def columns(self, places: NDArray[np.intp]) -> NDArray[np.float64]:
         """Returns some columns (n, len(places)), in float64."""
-        found = np.zeros((len(self), len(places)))
+        found = np.zeros((len(self.used), len(places)))
         for place in self._read():
             found[place] = self.source[self.used[place]][places]
-        return found
+        return found if self.factors is None else self.factors @ found
 
     def long(self, row: int, columns: slice) -> NDArray[np.float64]:
         """Returns some columns of one of the n rows, in float64."""
+        if self.factors is not None:
+            whole = np.zeros(len(range(*columns.indices(self.size))))
+            for at in np.flatnonzero(self.factors[row]):
+                one = replace(self, factors=None).long(int(at), columns)
+                whole += self.factors[row, at] * one
+            return whole
         if self.zeroed is not None and self.zeroed[row]:
             return np.zeros(len(range(*columns.indices(self.size))))
         part: NDArray[np.float64] = self.source[self.used[row]][columns].astype(np.float64)
@@ -108,18 +123,22 @@ class Rows:
             return replace(self, zeroed=bad if self.zeroed is None else self.zeroed | bad)
         return self.take(np.flatnonzero(~bad))
 
+    def formed(self, factors: NDArray[np.float64]) -> "Rows":
+        """Returns the rows ``factors @ rows`` (m, d), which are never there as a whole."""
+        return replace(self, factors=factors)
+
     def take(self, places: NDArray[np.intp]) -> "Rows":
-        """Returns the rows at these places among the n."""
+        """Returns the rows at these places among the n, which are not formed ones."""
         zeroed = None if self.zeroed is None else self.zeroed[places]
         return replace(self, used=self.used[places], zeroed=zeroed)
 
     def _read(self) -> NDArray[np.intp]:
         """Returns the places among the n that are not zeroed: a zeroed row may have any shape."""
-        return np.arange(len(self)) if self.zeroed is None else np.flatnonzero(~self.zeroed)
+        return np.arange(len(self.used)) if self.zeroed is None else np.flatnonzero(~self.zeroed)
 
     def width(self, copies: int = 1) -> int:
         """Returns how many columns make a good block where `copies` of it are worked on."""
-        fitting = _BLOCK_ENTRIES // max(1, len(self) * copies)
+        fitting = _BLOCK_ENTRIES // max(1, max(len(self), len(self.used)) * copies)
         return max(_MIN_WIDTH, min(_MAX_WIDTH, fitting // 1024 * 1024))
 
 
@@ -239,6 +258,8 @@ def squared_norms(rows: Rows, threads: int) -> NDArray[np.float64]:
 
     A float32 row whose squares overflow is summed again in float64.
     """
+    if rows.factors is not None:
+        return exact_squares(rows, _squares_by_block(rows, threads))
 
     def norms(some: slice) -> Iterable[float]:
         if rows.bare:
@@ -302,6 +323,20 @@ def _squares_of(rows: Rows, some: slice) -> NDArray[np.float64]:
     for columns in chunks(rows.size):
         part = matrix[:, columns]
         total += np.vecdot(part, part)
+    return total
+
+
+def _squares_by_block(rows: Rows, threads: int) -> NDArray[np.float64]:
+    """Sums block by block, for rows that are formed so."""
+
+    def part(columns: slice) -> NDArray[np.float64]:
+        block = rows.block(columns)
+        squares: NDArray[np.float64] = np.vecdot(block, block)
+        return squares
+
+    total = np.zeros(len(rows))
+    for summand in sweep(rows.size, rows.width(3), part, threads):
+        total += summand
     return total
 
 

@@ -45,7 +45,13 @@ class Combined:
 
 
 def combine(
-    rows: Rows, former: Former, *, threads: int, diagnose: bool, measure: bool = False
+    rows: Rows,
+    former: Former,
+    *,
+    threads: int,
+    diagnose: bool,
+    measure: bool = False,
+    precise: bool = False,
 ) -> Combined:
     """Returns what `former` makes of all column blocks.
 
@@ -56,13 +62,15 @@ def combine(
         diagnose: Whether the products with the rows are wanted.
         measure: Whether their squared norms are wanted, too, as the rows have not been screened:
             what is not finite stays so. Of screened rows the result is finite.
+        precise: Whether blocks are handed over in float64, since rows may cancel each other.
     """
     vector = np.empty(rows.size, rows.dtype)
     scratch = Scratch()
 
     def part(columns: slice) -> tuple[Block | None, float, Block | None]:
         block = rows.block(columns)
-        out = former(block, columns, scratch)
+        given = block.astype(np.float64, copy=False) if precise else block
+        out = former(given, columns, scratch).astype(block.dtype, copy=False)
         own = np.vecdot(block, block) if measure else None
         square = float(np.dot(out, out))
         if not (measure or np.isfinite(square) or np.isfinite(out).all()):
@@ -123,11 +131,18 @@ def plain_sum(rows: Rows, weights: Doubles, threads: int) -> NDArray[Any]:
     return vector
 
 
-def mix_rows(rows: Rows, matrix: Doubles, threads: int) -> NDArray[Any]:
-    """Returns ``matrix @ rows`` (m, d), in the dtype of the updates; finite if the rows are."""
+def mix_rows(rows: Rows, matrix: Doubles, threads: int, *, precise: bool = False) -> NDArray[Any]:
+    """Returns ``matrix @ rows`` (m, d), in the dtype of the updates; finite if the rows are.
+
+    Args:
+        rows: The rows.
+        matrix: (m, n).
+        threads: Over how many the column blocks are spread.
+        precise: Whether sums are formed in float64, since rows may cancel each other.
+    """
     mixed = np.empty((len(matrix), rows.size), rows.dtype)
     _product(rows, matrix, mixed, threads, width=rows.width(2), precision=rows.working)
-    if not all(is_finite(row) for row in mixed):
+    if precise or not all(is_finite(row) for row in mixed):
         _product(rows, matrix, mixed, threads, width=rows.width(3), precision=np.float64)
     return mixed
 

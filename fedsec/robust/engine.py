@@ -4,7 +4,9 @@ One pass measures norms, and products where a stage looks at distances; a second
 rows. Beside the input there are n^2 numbers and a few column blocks per thread.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import count
 from types import MappingProxyType
 from typing import Literal, Unpack
 
@@ -24,6 +26,7 @@ from fedsec.robust.needs import (
     check_options,
     check_reference,
     chooses,
+    formed_at,
     looks_at_products,
     wants_accuracy,
     wants_products,
@@ -31,7 +34,7 @@ from fedsec.robust.needs import (
 from fedsec.robust.options import Options, Row, Updates
 from fedsec.robust.ordering import by_contents
 from fedsec.robust.pipeline import Pipeline
-from fedsec.robust.premixing import Arc, Nnm, Premix
+from fedsec.robust.premixing import Arc, Bucketing, Nnm, Premix
 from fedsec.robust.report import report
 from fedsec.robust.rule import Rule
 from fedsec.robust.shares import cap_shares
@@ -100,10 +103,9 @@ def _prepared(call: _Call, updates: Updates) -> Work:
     check_reference(reference, found.rows)
     dropped = 0 if zero else len(excluded)
     order = by_contents(found.rows) if chooses(rule, before) else None
-    looks = looks_at_products(rule, before, reference)
-    found, mixture = _mixed(
-        before, found, order, n=n, dropped=dropped, rng=call.rng, looks=looks, threads=threads
-    )
+    draws = _draws(call.rng, before)
+    mixing = _Mixing(rule, reference, order, draws, n, dropped, threads)
+    found, mixture = mixing(before, found)
     shares = _shares(call, found.rows, n)
     return Work(
         rule,
@@ -192,23 +194,16 @@ def premix(
         updates, byzantine, zero=False, products=products, accurate=False, threads=threads
     )
     order = by_contents(found.rows) if chooses(rule, before) else None
-    found, mixture = _mixed(
-        before,
-        found,
-        order,
-        n=len(updates),
-        dropped=len(excluded),
-        rng=rng,
-        looks=False,
-        threads=threads,
-    )
+    mixing = _Mixing(rule, None, order, _draws(rng, before), len(updates), len(excluded), threads)
+    found, mixture = mixing(before, found)
     matrix = np.eye(len(found.rows)) if mixture.matrix is None else mixture.matrix
     if order is not None:
         places = np.argsort(order)
         matrix = matrix[np.ix_(places, places)]
     full = np.zeros((len(matrix), len(updates)))
     full[:, found.rows.used] = matrix
-    return Mixed(mix_rows(found.rows, matrix, threads), full, excluded)
+    precise = mixture.formed is not None
+    return Mixed(mix_rows(found.rows, matrix, threads, precise=precise), full, excluded)
 
 
 def _measure(
@@ -227,35 +222,87 @@ def _measure(
     return found, excluded
 
 
-def _mixed(
-    before: tuple[Premix, ...],
-    found: Measured,
-    order: NDArray[np.intp] | None,
-    *,
-    n: int,
-    dropped: int,
-    rng: np.random.Generator | None,
-    looks: bool,
-    threads: int,
-) -> tuple[Measured, Mixture]:
-    """Returns the rows, measured in float64 if that is needed, and mixed in `order`."""
-    # Drawn once: a second attempt must make the same buckets.
-    seed = None if rng is None or not before else int(rng.integers(1 << 62))
+@dataclass(frozen=True)
+class _Mixing:
+    """The way from rows that came in to those that a rule sees.
 
-    def attempt(measured: Measured) -> Mixture:
+    Args:
+        rule: Sees them.
+        reference: See `Options`.
+        order: In which the usable rows are mixed; None: as they came.
+        seed: Of what is drawn; drawn once, since a second attempt must make the same buckets.
+        n: How many rows came in.
+        dropped: How many of f unusable ones have used up.
+        threads: See `Options`.
+    """
+
+    rule: Rule
+    reference: Row | None
+    order: NDArray[np.intp] | None
+    seed: int | None
+    n: int
+    dropped: int
+    threads: int
+
+    def __call__(
+        self, before: tuple[Premix, ...], found: Measured, drawn: int = 0
+    ) -> tuple[Measured, Mixture]:
+        """Returns the rows, measured in float64 if that is needed, and mixed.
+
+        Args:
+            before: Stages that are left.
+            found: The rows that they meet.
+            drawn: How many times rows were put into buckets before.
+        """
+        formed = formed_at(self.rule, before, self.reference)
+        if not formed:
+            looks = looks_at_products(self.rule, before, self.reference)
+            return self._mixed(before, found, drawn, looks=looks)
+        head, rest = before[:formed], before[formed:]
+        found, mixture = self._mixed(head, found, drawn, looks=False)
+        if mixture.matrix is None:
+            raise RuntimeError("buckets are a matrix")
+        rows = found.rows.formed(mixture.matrix)
+        measured = self._measured(rest, rows)
+        drawn += sum(isinstance(stage, Bucketing) and stage.size > 1 for stage in head)
+        behind, made = self(rest, measured, drawn)
+        found = replace(found, precision=behind.precision)
+        return found, made.behind(mixture.matrix, rows)
+
+    def _measured(self, rest: tuple[Premix, ...], rows: Rows) -> Measured:
+        """Returns what the `rest` of the stages, and the rule, look at of formed rows."""
+        if wants_products(self.rule, rest, self.reference):
+            return measure_gram(rows, zero=False, threads=self.threads, accurate=True)
+        return measure_norms(rows, zero=False, threads=self.threads)
+
+    def _mixed(
+        self, before: tuple[Premix, ...], found: Measured, drawn: int, *, looks: bool
+    ) -> tuple[Measured, Mixture]:
+        mixture = self._attempt(before, found, drawn, looks=looks)
+        if not mixture.certified:
+            found = measure_gram(found.rows, zero=False, threads=self.threads, accurate=True)
+            mixture = self._attempt(before, found, drawn, looks=looks)
+        return found, mixture
+
+    def _attempt(
+        self, before: tuple[Premix, ...], found: Measured, drawn: int, *, looks: bool
+    ) -> Mixture:
         return mix(
             before,
-            measured if order is None else measured.take(order),
-            lambda byzantine: max(0, count_byzantine(byzantine, n) - dropped),
-            None if seed is None else np.random.default_rng(seed),
+            found if self.order is None else found.take(self.order),
+            lambda byzantine: max(0, count_byzantine(byzantine, self.n) - self.dropped),
+            None if self.seed is None else _chances(self.seed, drawn),
             looks=looks,
         )
 
-    mixture = attempt(found)
-    if not mixture.certified:
-        found = measure_gram(found.rows, zero=False, threads=threads, accurate=True)
-        mixture = attempt(found)
-    return found, mixture
+
+def _chances(seed: int, drawn: int) -> Iterator[np.random.Generator]:
+    """Yields a source for each time that rows are put into buckets, but for those `drawn`."""
+    return (np.random.default_rng([seed, number]) for number in count(drawn))
+
+
+def _draws(rng: np.random.Generator | None, before: tuple[Premix, ...]) -> int | None:
+    return None if rng is None or not before else int(rng.integers(1 << 62))
 
 
 def _shares(call: _Call, rows: Rows, n: int) -> Doubles | None:

@@ -3,13 +3,14 @@
 The mixed rows are ``M @ rows`` and their products ``M G M^T``: they need not be formed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fedsec.errors import ConfigError
 from fedsec.robust.aggregate import Doubles
+from fedsec.robust.blocks import Rows
 from fedsec.robust.faults import Faults
 from fedsec.robust.geometry import (
     Measured,
@@ -33,6 +34,9 @@ class Mixture:
         spans: As for `certified`, of the mixed rows (m, m); None where there are no products.
         certified: Whether every distance that was looked at is known well enough.
         reach: Relative error bound of `gram`.
+        own: Factors of the rows that were measured; None: these are they. Differs from `matrix`
+            where buckets were formed.
+        formed: The rows that were measured, if not the usable ones.
     """
 
     matrix: Doubles | None
@@ -41,13 +45,20 @@ class Mixture:
     spans: Doubles | None
     certified: bool
     reach: float
+    own: Doubles | None = None
+    formed: Rows | None = None
 
     def __len__(self) -> int:
         return len(self.squares)
 
     def mixed(self, values: Doubles) -> Doubles:
-        """Returns what is linear in the rows (n, ...), of the mixed ones (m, ...)."""
-        return values if self.matrix is None else self.matrix @ values
+        """Returns what is linear in the rows that were measured, of the mixed ones (m, ...)."""
+        return values if self.own is None else self.own @ values
+
+    def behind(self, matrix: Doubles, formed: Rows) -> "Mixture":
+        """Returns the mixture of rows that are themselves mixed, by `matrix`, and were formed."""
+        total = matrix if self.matrix is None else self.matrix @ matrix
+        return replace(self, matrix=total, formed=formed if self.formed is None else self.formed)
 
     def products(self) -> Doubles:
         """Returns the products of the mixed rows (m, m).
@@ -71,7 +82,7 @@ def mix(
     stages: tuple[Premix, ...],
     found: Measured,
     count: Callable[[Faults], int],
-    rng: np.random.Generator | None,
+    chances: Iterator[np.random.Generator] | None,
     *,
     looks: bool,
 ) -> Mixture:
@@ -81,11 +92,11 @@ def mix(
         stages: In this order.
         found: The usable rows' norms, and products if a stage needs them.
         count: From a stage's `byzantine` to how many hostile rows are left.
-        rng: For bucketing.
+        chances: For bucketing, a source for each time.
         looks: Whether a rule looks at products of the mixed rows.
 
     Raises:
-        ConfigError: A stage draws and there is no `rng`.
+        ConfigError: A stage draws and there is no source.
     """
     spans = None if found.gram is None else plain_spans(found.squares)
     mixed = Mixture(None, found.squares, found.gram, spans, certified=True, reach=found.reach)
@@ -94,12 +105,12 @@ def mix(
             mixed = _looked_at(mixed, found)
         elif isinstance(stage, Clip | Arc):
             mixed = _measured(mixed, found)
-        matrix = _matrix(stage, mixed, count, rng)
+        matrix = _matrix(stage, mixed, count, chances)
         after = matrix if mixed.matrix is None else matrix @ mixed.matrix
         gram = None if found.gram is None else _products(after, found.gram)
         squares = _squares(stage, mixed, gram, count)
         spans = None if gram is None else mixed_spans(after, found.squares)
-        mixed = Mixture(after, squares, gram, spans, mixed.certified, found.reach)
+        mixed = Mixture(after, squares, gram, spans, mixed.certified, found.reach, own=after)
     return _looked_at(mixed, found) if looks else mixed
 
 
@@ -157,7 +168,7 @@ def _matrix(
     stage: Premix,
     mixed: Mixture,
     count: Callable[[Faults], int],
-    rng: np.random.Generator | None,
+    chances: Iterator[np.random.Generator] | None,
 ) -> Doubles:
     """Returns the factors (m', m) of one stage."""
     m = len(mixed)
@@ -171,7 +182,7 @@ def _matrix(
             np.put_along_axis(matrix, nearest, 1 / keep, axis=1)
             return matrix
         case Bucketing():
-            return _buckets(stage.size, m, rng)
+            return _buckets(stage.size, m, chances)
         case Clip() | Arc():
             limit = _limit(stage, mixed.squares, count)
             factors = np.ones(m)
@@ -181,12 +192,12 @@ def _matrix(
             raise ConfigError(f"{stage!r} is no pre-aggregation that fedsec knows")
 
 
-def _buckets(size: int, m: int, rng: np.random.Generator | None) -> Doubles:
+def _buckets(size: int, m: int, chances: Iterator[np.random.Generator] | None) -> Doubles:
     if size == 1:
         return np.eye(m)
-    if rng is None:
+    if chances is None:
         raise ConfigError("bucketing draws which rows go together: give rng")
-    order = rng.permutation(m)
+    order = next(chances).permutation(m)
     matrix = np.zeros((-(-m // size), m))
     for bucket, start in enumerate(range(0, m, size)):
         members = order[start : start + size]

@@ -49,16 +49,27 @@ def chooses(rule: Rule, before: tuple[Premix, ...]) -> bool:
     return isinstance(rule, chosen) or any(isinstance(stage, Nnm) for stage in before)
 
 
+def formed_at(rule: Rule, before: tuple[Premix, ...], reference: Row | None) -> int:
+    """Returns how many stages there are up to the first buckets that are formed; 0: none are.
+
+    Hostile rows can cancel each other in a bucket, and from products of rows that are long nobody
+    can tell a sum that is short. So where norms or distances decide behind buckets, these are
+    formed, block by block, and measured themselves.
+    """
+    for place, stage in enumerate(before, start=1):
+        if isinstance(stage, Bucketing) and stage.size > 1:
+            looked_at = any(isinstance(later, Nnm | Clip | Arc) for later in before[place:])
+            by_norm = isinstance(rule, CenteredClipping | Cge | FlTrust)
+            if looked_at or by_norm or looks_at_products(rule, before, reference):
+                return place
+    return 0
+
+
 def wants_products(rule: Rule, before: tuple[Premix, ...], reference: Row | None) -> bool:
-    """Returns whether anything wants them; norms alone are one cheap pass."""
-    if looks_at_products(rule, before, reference) or any(isinstance(s, Nnm) for s in before):
-        return True
-    kinds = [type(stage) for stage in before]
-    if Bucketing not in kinds:
-        return False
-    after = kinds[kinds.index(Bucketing) + 1 :]
-    by_norm = isinstance(rule, CenteredClipping | Cge | FlTrust)
-    return by_norm or Clip in after or Arc in after
+    """Returns whether anything wants them of the rows that come in; norms are one cheap pass."""
+    if formed := formed_at(rule, before, reference):
+        return any(isinstance(stage, Nnm) for stage in before[:formed])
+    return looks_at_products(rule, before, reference) or any(isinstance(s, Nnm) for s in before)
 
 
 def wants_accuracy(rule: Rule, before: tuple[Premix, ...], reference: Row | None, n: int) -> bool:
