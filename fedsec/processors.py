@@ -11,6 +11,9 @@ def processors() -> int:
 
 
 def threads_allowed() -> int:
-    """Returns how many threads may compute: one for each processor, or OMP_NUM_THREADS if less."""
-    cores, asked = processors(), os.environ.get("OMP_NUM_THREADS", "")
+    """Returns how many threads may compute: one for each processor, or OMP_NUM_THREADS if less.
+
+    Of a list, one number for each level of nesting, the first counts.
+    """
+    cores, asked = processors(), os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     return min(cores, int(asked)) if asked.isdecimal() and int(asked) else cores

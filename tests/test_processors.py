@@ -16,7 +16,7 @@ def test_processors_are_those_that_this_process_may_use(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    ("said", "allowed"), [("1", 1), ("100000", None), ("0", None), ("two", None)]
+    ("said", "allowed"), [("1", 1), ("1,4", 1), ("100000", None), ("0", None), ("two", None)]
 )
 def test_the_number_of_threads_that_a_process_was_told_is_kept(
     said: str, allowed: int | None, monkeypatch: pytest.MonkeyPatch

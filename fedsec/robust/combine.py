@@ -89,13 +89,16 @@ def combine(
     return Combined(vector, dots if diagnose else None, square, squares if measure else None)
 
 
-def exact_products(rows: Rows, combined: Combined, dots: Doubles) -> tuple[Doubles, float]:
+def exact_products(
+    rows: Rows, combined: Combined, dots: Doubles, *, zero: NDArray[np.bool_]
+) -> tuple[Doubles, float]:
     """Returns the result's products with the rows (n,) and its squared norm, whatever their size.
 
     Args:
         rows: The rows, finite.
         combined: The result.
         dots: Its products with the rows as they were formed; in float32 they overflow or vanish.
+        zero: Which rows are zero (n,), as absent nodes' are: their products need no second look.
     """
     vector, square = combined.vector, combined.square
     if not np.isfinite(square) or square < TINY:
@@ -104,6 +107,8 @@ def exact_products(rows: Rows, combined: Combined, dots: Doubles) -> tuple[Doubl
         return np.zeros(len(rows)), 0.0
 
     def exact(row: int) -> float:
+        if zero[row]:
+            return 0.0
         return sum_of_products(
             lambda some: rows.long(row, some), lambda some: vector[some], rows.size
         )

@@ -64,9 +64,9 @@ class Measured:
     reach: float = 0.0
 
     def take(self, places: NDArray[np.intp]) -> "Measured":
-        """Returns the rows at these places among the n, in this order."""
+        """Returns what was measured in this order of all n; the rows stay as they are."""
         gram = None if self.gram is None else self.gram[np.ix_(places, places)]
-        return replace(self, rows=self.rows.take(places), squares=self.squares[places], gram=gram)
+        return replace(self, squares=self.squares[places], gram=gram)
 
 
 def measure_norms(rows: Rows, *, zero: bool, threads: int) -> Measured:

@@ -6,7 +6,7 @@ import numpy as np
 
 from fedsec.errors import ConfigError
 from fedsec.robust.aggregate import Doubles
-from fedsec.robust.blocks import Rows
+from fedsec.robust.blocks import HUGE, Rows
 from fedsec.robust.distance_rules import (
     Bulyan,
     Caf,
@@ -127,14 +127,15 @@ def _check_trust(rule: Rule, before: tuple[Premix, ...], reference: Row | None) 
 
 
 def check_reference(reference: Row | None, rows: Rows) -> None:
-    """Raises unless the reference is one finite vector (d,).
+    """Raises unless the reference is one vector (d,) as finite as rows have to be.
 
     Raises:
         ConfigError: It is not.
     """
     if reference is None:
         return
-    if reference.shape != (rows.size,) or not np.isfinite(reference).all():
+    if reference.shape != (rows.size,) or not float(np.abs(reference).max()) < HUGE:
         raise ConfigError(
-            f"reference must be one finite vector ({rows.size},), got shape {reference.shape}"
+            f"reference must be one vector ({rows.size},) of entries below {HUGE:g}, got shape "
+            f"{reference.shape}"
         )

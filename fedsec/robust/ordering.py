@@ -2,7 +2,8 @@
 
 Rules that choose rows meet rows that are equally good: at the same distance, of the same norm. To
 take the one that came first would let the result hang on the order of arrival. So the rows are
-taken in the order of what they hold, which moving or scaling all of them does not change.
+taken in the order of what they hold, which moving all of them, or scaling them by a positive
+number, does not change, rounding aside.
 """
 
 from itertools import pairwise
@@ -21,8 +22,9 @@ def by_contents(rows: Rows) -> Places:
     """Returns the places of the rows (n,), the least first.
 
     Of two rows the smaller is the one with the smaller value where they first differ; equal rows
-    keep their places. Time O(n log n) if they differ in their first columns, O(n d) at worst;
-    memory of one block.
+    keep their places. Time O(n log n) if they differ in their first columns, O(n d) if they are
+    equal; at worst, if one parts from the rest in each column, n times a block more. Memory of one
+    block.
     """
     groups = [np.arange(len(rows))]
     start, width = 0, _FIRST

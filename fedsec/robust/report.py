@@ -36,7 +36,7 @@ def report(
     """
     dots, square = combined.dots, combined.square
     if dots is not None:
-        dots, square = exact_products(found.rows, combined, dots)
+        dots, square = exact_products(found.rows, combined, dots, zero=found.squares == 0)
     norms, length = np.sqrt(found.squares), float(np.sqrt(square))
     cosines, distances = _lie(norms, length, dots)
     places = found.rows.used
