@@ -11,7 +11,16 @@ from fedsec.secagg.codec import Reader, u32, u64
 from fedsec.secagg.keys import KEY_BYTES
 from fedsec.secagg.membership import Members, Setting
 from fedsec.secagg.messages import NONCE_BYTES, Offer, Roster, read_ids, write_ids
-from fedsec.secagg.node import Finished, Masked, Offered, Revealing, Secrets, Shared, State
+from fedsec.secagg.node import (
+    Finished,
+    Masked,
+    MaskSecrets,
+    Offered,
+    Revealing,
+    Secrets,
+    Shared,
+    State,
+)
 from fedsec.secagg.shamir import SHARE_BYTES
 
 _HELD_BYTES = 8 + 2 * SHARE_BYTES
@@ -28,7 +37,8 @@ def write_state(state: State) -> dict[str, bytes]:
             kept = {"revealing": shown, "secrets": _write_secrets(secrets)}
             return {**kept, "offer": offer.to_bytes()}
         case Shared(secrets=secrets, members=members, openers=openers, own=own):
-            kept = {"shared": _write_members(members), "secrets": _write_secrets(secrets)}
+            left = _number(secrets.mask) + _number(secrets.seed)
+            kept = {"shared": _write_members(members), "secrets": left}
             return {**kept, "openers": _write_openers(openers), "own": _write_own(own)}
         case Masked():
             held = b"".join(
@@ -69,7 +79,7 @@ def _read_state(setting: Setting, kept: Mapping[str, bytes]) -> State:
     if "shared" in kept:
         return Shared(
             setting,
-            _read_secrets(kept["secrets"]),
+            _read_mask_secrets(kept["secrets"]),
             _read_members(setting, kept["shared"]),
             _read_openers(kept["openers"]),
             _read_own(kept["own"]),
@@ -96,6 +106,13 @@ def _read_secrets(data: bytes) -> Secrets:
     nonce = reader.take(NONCE_BYTES)
     reader.end()
     return Secrets(mask, seal, seed, nonce)
+
+
+def _read_mask_secrets(data: bytes) -> MaskSecrets:
+    reader = Reader(data, _OWN, "secrets")
+    mask, seed = (int.from_bytes(reader.take(KEY_BYTES), "big") for _ in range(2))
+    reader.end()
+    return MaskSecrets(mask, seed)
 
 
 def _write_members(members: Members) -> bytes:

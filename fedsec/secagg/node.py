@@ -85,6 +85,14 @@ class Secrets:
 
 
 @dataclass(frozen=True, slots=True)
+class MaskSecrets:
+    """What is left of them once they are shared: what the vector is masked with. Never printed."""
+
+    mask: int = field(repr=False)
+    seed: int = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Offered:
     """Its keys are out."""
 
@@ -109,14 +117,14 @@ class Shared:
 
     Args:
         setting: Of the session.
-        secrets: Its own.
+        secrets: Of its own what is still needed.
         members: Of the session.
         openers: Keys of what its neighbours will have sealed for it, by owner.
         own: Its own share of its seed, in a complete graph.
     """
 
     setting: Setting
-    secrets: Secrets
+    secrets: MaskSecrets
     members: Members
     openers: Mapping[int, bytes] = field(repr=False)
     own: int | None = field(repr=False)
@@ -287,7 +295,8 @@ def _share(
         entries.append(SealedShares(holder, seal(key, shares, bound), *commitments))
     committed = commit_seed(secrets.seed, members.transcript, node.id)
     message = Shares(node.id, committed, tuple(entries))
-    shared = Shared(setting, secrets, members, openers, of_seed.get(node.id))
+    left = MaskSecrets(secrets.mask, secrets.seed)
+    shared = Shared(setting, left, members, openers, of_seed.get(node.id))
     return shared, message.signed_by(node.signer, members.transcript)
 
 

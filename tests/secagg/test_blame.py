@@ -78,12 +78,25 @@ def test_who_gives_another_share_of_its_own_secret_is_named_where_each_is_needed
     assert "do not give the secret" in end.blamed[LIAR]
 
 
-def bad_polynomial(answer: object, rig: Rig, *, complain: bool) -> Shares:
+def lies_in_shares(rig: Rig, *, complain: bool) -> Tamper:
+    begun: list[node.Secrets] = []
+
+    def tamper(at: str, i: int, answer: object) -> object:
+        state = rig.states[i]
+        if i == LIAR and isinstance(state, node.Offered):
+            begun.append(state.secrets)
+        lie = (at, i) == ("shares", LIAR)
+        return bad_polynomial(answer, rig, begun[0], complain=complain) if lie else answer
+
+    return tamper
+
+
+def bad_polynomial(answer: object, rig: Rig, secrets: node.Secrets, *, complain: bool) -> Shares:
     """Shares that agree with their commitments, or do not, but give no such secret."""
     assert isinstance(answer, Shares)
     state = rig.states[LIAR]
     assert isinstance(state, node.Shared)
-    wrong = replace(state.secrets, seed=state.secrets.seed ^ 2, mask=state.secrets.mask ^ 8)
+    wrong = replace(secrets, seed=secrets.seed ^ 2, mask=secrets.mask ^ 8)
     offered = node.Offered(rig.setting, wrong, state.members.offers[LIAR])
     roster = messages.Roster(tuple(state.members.offers.values()), {})
     _, shares = node.step(rig.nodes[LIAR], offered, roster)
@@ -97,7 +110,7 @@ def bad_polynomial(answer: object, rig: Rig, *, complain: bool) -> Shares:
 
 def test_an_owner_whose_shares_give_another_secret_is_named() -> None:
     rig = Rig(make_setting(), IDS)
-    rig.tamper = lies("shares", lambda answer: bad_polynomial(answer, rig, complain=False))
+    rig.tamper = lies_in_shares(rig, complain=False)
     end = rig.run()
     assert isinstance(end, Lost)
     assert set(end.blamed) == {LIAR}
@@ -106,7 +119,7 @@ def test_an_owner_whose_shares_give_another_secret_is_named() -> None:
 
 def test_an_owner_of_whose_shares_many_complain_is_named() -> None:
     rig = Rig(make_setting(), IDS)
-    rig.tamper = lies("shares", lambda answer: bad_polynomial(answer, rig, complain=True))
+    rig.tamper = lies_in_shares(rig, complain=True)
     end = rig.run()
     assert isinstance(end, Lost)
     assert set(end.blamed) == {LIAR}
