@@ -1,7 +1,8 @@
 """From updates to one vector: screen the rows, measure, mix, weigh, combine.
 
 One pass measures norms, and products where a stage looks at distances; a second one combines the
-rows. Beside the input there are n^2 numbers and a few column blocks per thread.
+rows. Where norms or distances decide behind buckets, another pass forms these, block by block, and
+measures them. Beside the input there are n^2 numbers and a few column blocks per thread.
 """
 
 from collections.abc import Iterator

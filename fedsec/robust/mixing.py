@@ -1,6 +1,7 @@
 """The arithmetic of pre-aggregations: each is a matrix, and matrices compose.
 
-The mixed rows are ``M @ rows`` and their products ``M G M^T``: they need not be formed.
+The mixed rows are ``M @ rows`` and their products ``M G M^T``: they need not be formed. Buckets are
+where something looks at them: `fedsec.robust.needs.formed_at` says why.
 """
 
 from collections.abc import Callable, Iterator

@@ -72,7 +72,8 @@ class Bucketing(Premix):
     """Replaces the rows, in random order, by the means of `size` at a time; the last may hold less.
 
     Evens out how much honest rows differ. f hostile rows spoil up to f of the n/s buckets, so the
-    rule behind it needs f < n/(2s). Draws: needs `rng`, unless `size` is 1.
+    rule behind it needs f < n/(2s). Draws: needs `rng`, unless `size` is 1. Before what goes by
+    norms or distances it costs a pass in float64, time O(n^2 d / s).
 
     Args:
         size: s, >= 1.
