@@ -125,7 +125,8 @@ class Rows:
 
     def formed(self, factors: NDArray[np.float64]) -> "Rows":
         """Returns the rows ``factors @ rows`` (m, d), which are never there as a whole."""
-        return replace(self, factors=factors)
+        before = self.factors
+        return replace(self, factors=factors if before is None else factors @ before)
 
     def take(self, places: NDArray[np.intp]) -> "Rows":
         """Returns the rows at these places among the n, which are not formed ones."""

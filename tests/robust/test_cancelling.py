@@ -20,6 +20,7 @@ from fedsec.robust import (
     Premix,
     Rule,
 )
+from fedsec.robust.engine import premix
 from fedsec.robust.worst import buckets
 
 N, D, F = 16, 600, 2
@@ -64,6 +65,29 @@ def test_the_result_is_that_of_exact_sums(name: str, length: float) -> None:
         exact = rest(mixed, **trusted)  # type: ignore[arg-type]
         np.testing.assert_allclose(found.vector, exact.vector, rtol=1e-3, atol=2e-3)
         assert np.linalg.norm(found.vector) < 2
+
+
+@pytest.mark.parametrize("between", [(), (Clip(0.5),), (Nnm(1),)], ids=repr)
+@pytest.mark.parametrize(
+    "rule",
+    [CenteredClipping(1, radius=1.0), FlTrust(1), Krum(1), Cge(1), Mean(1)],
+    ids=lambda rule: type(rule).__name__,
+)
+def test_buckets_of_buckets_are_formed_of_what_they_hold(
+    rule: Rule, between: tuple[Premix, ...]
+) -> None:
+    before = (Bucketing(2), *between, Bucketing(2))
+    rows = np.random.default_rng(0).normal(size=(32, 50)).astype(np.float32)
+    trusted = {"reference": np.full(50, 0.1, np.float32)} if isinstance(rule, FlTrust) else {}
+    found = Pipeline(rule, before)(rows, rng=np.random.default_rng(0), **trusted)  # type: ignore[arg-type]
+    mixed = rows.astype(np.float64)
+    drawn = int(np.random.default_rng(0).integers(1 << 62))
+    for number, (size, stages) in enumerate([(16, ()), (8, between)]):
+        mixed = premix(stages, mixed).rows
+        order = np.random.default_rng([drawn, number]).permutation(len(mixed))
+        mixed = mixed[order].reshape(size, 2, -1).mean(axis=1)
+    exact = rule(mixed, **trusted)  # type: ignore[arg-type]
+    np.testing.assert_allclose(found.vector, exact.vector, atol=1e-6)
 
 
 @pytest.mark.parametrize("n", [3, 4, 6])
