@@ -191,26 +191,31 @@ class ExampleMechanism(Planned):
         """See `Mechanism`."""
         privacy = self.privacy
         step = LocalTraining(epochs=None, steps=1, batch_size=self.units, learning_rate=1.0)
-        model = nn.Linear(rows.shape[1], 1, bias=False)
-        with torch.no_grad():
-            model.weight.zero_()
-        data = Examples(torch.from_numpy(rows), torch.ones(len(rows)))
-        self.train(step, privacy.clip, privacy.noise_multiplier)(_Inputs(), model, data, 0, source)
+        task = _Inputs(rows)
+        model, data = task.make_model({}, 0), task.load({}).train
+        self.train(step, privacy.clip, privacy.noise_multiplier)(task, model, data, 0, source)
         moved: Vector = -model.weight.detach().numpy()[0]
         return moved
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Inputs:
-    """A task in which the gradient of an example is its input."""
+    """A task in which the gradient of an example is its input, one of the rows."""
 
+    rows: Matrix
     name: str = "inputs"
 
-    def make_model(self, options: Options, seed: int) -> nn.Module:
-        raise NotImplementedError
+    def make_model(self, options: Options, seed: int) -> nn.Linear:
+        del options, seed
+        model = nn.Linear(self.rows.shape[1], 1, bias=False)
+        with torch.no_grad():
+            model.weight.zero_()
+        return model
 
     def load(self, settings: Mapping[str, object]) -> NodeData:
-        raise NotImplementedError
+        del settings
+        examples = Examples(torch.from_numpy(self.rows), torch.ones(len(self.rows)))
+        return NodeData(examples, examples)
 
     def central_test(self) -> Examples | None:
         return None
